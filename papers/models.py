@@ -1,0 +1,278 @@
+"""What was published, and how much attention it gets."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime, timedelta
+from typing import ClassVar, Self
+
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import HashIndex
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+from django.urls import reverse
+from django.utils import timezone
+
+from papers.categories import CATEGORY_NAMES
+from papers.sources.identifiers import title_key
+
+
+class Source(models.TextChoices):
+    ARXIV = "arxiv", "arXiv"
+    HUGGING_FACE = "huggingface", "Hugging Face Daily Papers"
+    LISTING = "listing", "a listing"
+    FILE = "file", "a file"
+    CURATOR = "curator", "the curators"
+
+
+def text_list(**options: object) -> ArrayField[list[str], list[str]]:
+    return ArrayField(models.TextField(), default=list, blank=True, **options)  # type: ignore[arg-type]
+
+
+class Paper(models.Model):
+    """One scholarly work; its versions are the same paper."""
+
+    uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    arxiv_id = models.CharField("arXiv id", max_length=32, unique=True, null=True, blank=True)
+    doi = models.CharField("DOI", max_length=255, unique=True, null=True, blank=True)
+    title = models.TextField()
+    title_key = models.TextField(editable=False)
+    abstract = models.TextField(blank=True)
+    authors = text_list()
+    categories = text_list(help_text="The primary one first.")
+    published_on = models.DateField(null=True, blank=True)
+    listing_day = models.DateField(
+        db_index=True, help_text="The source's list day, else the day of the import."
+    )
+    url = models.URLField(max_length=500, blank=True)
+    pdf_url = models.URLField(max_length=500, blank=True)
+    code_url = models.URLField(max_length=500, blank=True)
+    project_url = models.URLField(max_length=500, blank=True)
+    thumbnail_url = models.URLField(max_length=500, blank=True)
+    keywords = text_list()
+    summary = models.TextField(blank=True, help_text="One its source wrote; not the abstract.")
+    summary_source = models.CharField(max_length=16, choices=Source, blank=True)
+    organisation = models.CharField(max_length=255, blank=True)
+    submitter = models.CharField(max_length=255, blank=True)
+    sources = text_list(help_text="Every source that named this paper.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ("-listing_day", "id")
+        # Asked for equality only; a B-tree refuses what is longer than 2,704 bytes.
+        indexes = [HashIndex(fields=["title_key"], name="paper_title_key")]
+        constraints = [
+            models.CheckConstraint(condition=~Q(title=""), name="paper_has_title"),
+            models.CheckConstraint(condition=~Q(arxiv_id=""), name="paper_arxiv_id_not_empty"),
+            models.CheckConstraint(condition=~Q(doi=""), name="paper_doi_not_empty"),
+        ]
+
+    def __str__(self) -> str:
+        return self.title
+
+    def get_absolute_url(self) -> str:
+        return reverse("paper", args=[self.uuid])
+
+    def clean(self) -> None:
+        self.arxiv_id = self.arxiv_id or None
+        self.doi = self.doi or None
+        self.title_key = title_key(self.title)
+
+    @property
+    def abstract_page(self) -> str:
+        """Where the abstract stands at its source, "" for a paper that has only our own page."""
+        if self.url:
+            return self.url
+        if self.arxiv_id:
+            return f"https://arxiv.org/abs/{self.arxiv_id}"
+        return f"https://doi.org/{self.doi}" if self.doi else ""
+
+    @property
+    def pdf_page(self) -> str:
+        if self.pdf_url or not self.arxiv_id:
+            return self.pdf_url
+        return f"https://arxiv.org/pdf/{self.arxiv_id}"
+
+    @property
+    def text(self) -> str:
+        """What a reader's words are matched against: a category counts as its name's words."""
+        names = [CATEGORY_NAMES.get(code, "") for code in self.categories]
+        return "\n".join([self.title, self.abstract, *self.keywords, *names])
+
+
+class SignalQuerySet(models.QuerySet["Signal"]):
+    def until(self, moment: datetime) -> Self:
+        return self.filter(observed_at__lte=moment)
+
+
+class Signal(models.Model):
+    """One counter of a paper, observed at one time. Snapshots are kept, never overwritten."""
+
+    class Counter(models.TextChoices):
+        UPVOTES = "upvotes"
+        COMMENTS = "comments"
+        STARS = "stars"
+
+    paper = models.ForeignKey(Paper, models.CASCADE, related_name="signals")
+    source = models.CharField(max_length=16, choices=Source)
+    counter = models.CharField(max_length=16, choices=Counter)
+    value = models.PositiveIntegerField()
+    observed_at = models.DateTimeField()
+
+    objects: ClassVar[models.Manager[Signal]] = SignalQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["paper", "counter", "source", "observed_at"], name="signal_once"
+            ),
+            models.CheckConstraint(
+                condition=Q(counter__in=["upvotes", "comments", "stars"]),
+                name="signal_counter_known",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.value} {self.counter}"
+
+
+class Harvest(models.Model):
+    """One pull from a source: what it brought, and what could not be read."""
+
+    class State(models.TextChoices):
+        RUNNING = "running"
+        DONE = "done"
+        FAILED = "failed"
+
+    source = models.CharField(max_length=255, help_text="A source's name, or the paths read.")
+    state = models.CharField(max_length=8, choices=State, default=State.RUNNING)
+    started_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True, blank=True)
+    read = models.PositiveIntegerField(default=0)
+    new = models.PositiveIntegerField(default=0)
+    updated = models.PositiveIntegerField(default=0)
+    skipped = models.PositiveIntegerField(default=0)
+    failed = models.PositiveIntegerField(default=0)
+    errors = text_list()
+
+    class Meta:
+        ordering = ("-started_at",)
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state__in=["running", "done", "failed"]), name="harvest_state_known"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.source} at {self.started_at:%Y-%m-%d %H:%M}"
+
+
+class EditionQuerySet(models.QuerySet["Edition"]):
+    def settled(self) -> Self:
+        """Those that will not change any more: frozen, or empty for a stated reason."""
+        return self.filter(state__in=[Edition.State.FROZEN, Edition.State.EMPTY])
+
+    def fresh(self, moment: datetime) -> Self:
+        """Settled ones whose freeze lies at most 24 hours back."""
+        since = moment - Edition.LIFETIME
+        return self.settled().filter(frozen_at__lte=moment, frozen_at__gt=since)
+
+    def current(self, moment: datetime) -> Edition | None:
+        """The newest edition, from its freeze to the next freeze, at most 24 hours."""
+        return self.fresh(moment).order_by("-day").first()
+
+
+class Edition(models.Model):
+    """The dated daily list: its candidates, with the curators' pins, hides and notes."""
+
+    LIFETIME = timedelta(hours=24)
+
+    class State(models.TextChoices):
+        OPEN = "open"
+        FROZEN = "frozen"
+        EMPTY = "empty"
+
+    day = models.DateField(unique=True)
+    state = models.CharField(max_length=8, choices=State, default=State.OPEN)
+    held = models.BooleanField(
+        default=False, help_text="Not frozen automatically; freeze it by hand."
+    )
+    reason = models.CharField(max_length=255, blank=True, help_text="Why there is nothing today.")
+    frozen_at = models.DateTimeField(null=True, blank=True)
+    # Moves with every change of a candidate, so that what is cached of an edition is never stale.
+    changed_at = models.DateTimeField(default=timezone.now, editable=False)
+    papers = models.ManyToManyField(Paper, through="EditionPaper", related_name="editions")
+
+    objects: ClassVar[EditionQuerySet] = EditionQuerySet.as_manager()  # type: ignore[assignment]
+
+    class Meta:
+        ordering = ("-day",)
+        permissions = [("freeze_edition", "Can freeze an edition")]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state="open", frozen_at=None)
+                | Q(state="frozen", frozen_at__isnull=False)
+                | (Q(state="empty", frozen_at__isnull=False) & ~Q(reason="")),
+                name="edition_state_complete",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"Edition of {self.day:%Y-%m-%d}"
+
+    def get_absolute_url(self) -> str:
+        return reverse("day", args=[self.day])
+
+    @property
+    def is_open(self) -> bool:
+        return self.state == Edition.State.OPEN
+
+    def may_be_mailed(self, moment: datetime) -> bool:
+        """Whether it is still news: fresh, and not replaced by a newer one that has papers."""
+        fresh = Edition.objects.fresh(moment)
+        newer = fresh.filter(day__gt=self.day, state=Edition.State.FROZEN)
+        return fresh.filter(pk=self.pk).exists() and not newer.exists()
+
+
+class EditionPaper(models.Model):
+    """One candidate of one edition, as the curators left it."""
+
+    class Curation(models.TextChoices):
+        NONE = "", "—"
+        PINNED = "pinned"
+        HIDDEN = "hidden"
+
+    edition = models.ForeignKey(Edition, models.CASCADE, related_name="candidates")
+    paper = models.ForeignKey(Paper, models.CASCADE, related_name="candidacies")
+    curation = models.CharField(max_length=8, choices=Curation, default=Curation.NONE, blank=True)
+    position = models.PositiveSmallIntegerField(
+        null=True, blank=True, help_text="Order among the pinned, and on the day's page."
+    )
+    note = models.TextField(blank=True, help_text="The editor's word, shown with the paper.")
+    trend = models.FloatField(default=0.0, help_text="0 to 1, within this edition.")
+    trend_terms = models.JSONField(default=dict, blank=True)
+
+    class Meta:
+        verbose_name = "candidate"
+        ordering = (F("position").asc(nulls_last=True), "-trend", "id")
+        constraints = [
+            models.UniqueConstraint(fields=["edition", "paper"], name="candidate_once"),
+            models.CheckConstraint(
+                condition=Q(curation__in=["", "pinned", "hidden"]), name="candidate_curation_known"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.paper} ({self.edition.day:%Y-%m-%d})"
+
+    def clean(self) -> None:
+        was = EditionPaper.objects.filter(pk=self.pk).values_list("curation", flat=True).first()
+        pinned = self.Curation.PINNED
+        if not self.edition.is_open and self.curation == pinned and was != pinned:
+            raise ValidationError(
+                "This edition is frozen and its mail may be on the way: a paper can still be "
+                "hidden, but no longer pinned. Pin it in the next edition."
+            )
