@@ -1,0 +1,278 @@
+"""The dated daily list: open it, curate it, freeze it; its candidate pool as arrays."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+
+import numpy as np
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+from numpy.typing import NDArray
+
+from papers.models import Edition, EditionPaper, Paper, Signal, Source
+from papers.sources.identifiers import normalise_arxiv_id, normalise_doi, title_key
+from papers.trending import trend_scores
+
+log = logging.getLogger(__name__)
+
+
+class CurationError(ValueError):
+    """What a curator asked for cannot be done; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The papers of a frozen edition that may be mailed, n of them, best trend first.
+
+    trend: (n,) float32 in [0, 1]. gained: (n,) upvotes since a day before the freeze, -1 unknown.
+    pinned: indices in the curators' order.
+    """
+
+    paper_ids: NDArray[np.int64]
+    texts: list[str]
+    categories: list[list[str]]
+    trend: NDArray[np.float32]
+    upvotes: NDArray[np.int64]
+    gained: NDArray[np.int64]
+    pinned: NDArray[np.intp]
+
+
+def candidates_for(day: date) -> QuerySet[Paper]:
+    """Papers listed up to `day`, at most EDITION_WINDOW_DAYS back, in no settled edition."""
+    since = day - timedelta(days=settings.EDITION_WINDOW_DAYS - 1)
+    taken = EditionPaper.objects.filter(edition__in=Edition.objects.settled()).values("paper")
+    return Paper.objects.filter(listing_day__range=(since, day)).exclude(pk__in=taken)
+
+
+def open_edition(day: date) -> Edition:
+    """The edition of `day`, with every paper that has become a candidate since the last call."""
+    edition, _ = Edition.objects.get_or_create(day=day)
+    with transaction.atomic():
+        edition = _locked(edition)
+        if edition.is_open:
+            _collect(edition, timezone.now())
+    return edition
+
+
+def _locked(edition: Edition) -> Edition:
+    """As it stands now, and until the end of the transaction: no freeze comes in between."""
+    return Edition.objects.select_for_update().get(pk=edition.pk)
+
+
+def _collect(edition: Edition, now: datetime) -> None:
+    EditionPaper.objects.bulk_create(
+        [EditionPaper(edition=edition, paper=paper) for paper in candidates_for(edition.day)],
+        ignore_conflicts=True,
+    )
+    # A paper that another day's edition has carried meanwhile is no candidate any more.
+    elsewhere = EditionPaper.objects.filter(edition__in=Edition.objects.settled())
+    edition.candidates.filter(paper__in=elsewhere.values("paper")).delete()
+    _score(edition, now)
+
+
+def freeze(edition: Edition, now: datetime) -> Edition:
+    """Fix the candidates and their trend scores; an edition that has none becomes empty.
+
+    Freezing twice changes nothing. Returns the edition as it now stands.
+    """
+    with transaction.atomic():
+        # All open ones: of two freezes at a time, the second sees which papers the first has taken.
+        list(Edition.objects.select_for_update().filter(state=Edition.State.OPEN).order_by("day"))
+        edition = _locked(edition)
+        if not edition.is_open:
+            return edition
+        _collect(edition, now)
+        edition.frozen_at = edition.changed_at = now
+        if edition.candidates.exclude(curation=EditionPaper.Curation.HIDDEN).exists():
+            edition.state = Edition.State.FROZEN
+        else:
+            edition.state = Edition.State.EMPTY
+            edition.reason = (
+                "The curators have hidden every paper of this day."
+                if edition.candidates.exists()
+                else "No new papers have arrived for this day."
+            )
+        edition.save()
+    log.info("edition %s: %s", edition.day, edition.state)
+    return edition
+
+
+def curate(candidate: EditionPaper, curation: EditionPaper.Curation) -> None:
+    """Pin a candidate, hide it, or neither.
+
+    Raises:
+        CurationError: it would be pinned in an edition that is frozen.
+    """
+    with transaction.atomic():
+        candidate.edition = _locked(candidate.edition)
+        candidate.curation = curation
+        try:
+            candidate.clean()
+        except ValidationError as error:
+            raise CurationError(error.messages[0]) from None
+        candidate.save(update_fields=["curation"])
+        touch(candidate.edition)
+
+
+def touch(edition: Edition) -> None:
+    """Say that a candidate of `edition` has changed: what was computed from it is stale."""
+    Edition.objects.filter(pk=edition.pk).update(changed_at=timezone.now())
+
+
+def list_again(edition: Edition, papers: Iterable[Paper]) -> None:
+    """Put papers of earlier days on an open edition's list."""
+    EditionPaper.objects.bulk_create(
+        [EditionPaper(edition=edition, paper=paper) for paper in papers], ignore_conflicts=True
+    )
+
+
+def freeze_due(now: datetime) -> Edition | None:
+    """Freeze today's edition once its hour has come, unless the curators hold it."""
+    if now.time() < settings.EDITION_FREEZE_AT:
+        return None
+    edition, _ = Edition.objects.get_or_create(day=now.date())
+    if edition.held or not edition.is_open:
+        return None
+    return freeze(edition, now)
+
+
+def _score(edition: Edition, now: datetime) -> None:
+    """Write each candidate's trend and its terms, as counted up to `now`.
+
+    An edition of the past looks no further than the end of its day.
+    """
+    end_of_day = datetime.combine(edition.day, time.min, tzinfo=UTC) + timedelta(days=1)
+    moment = min(now, end_of_day)
+    rows = list(edition.candidates.select_related("paper"))
+    ids = [row.paper_id for row in rows]
+    counts = {name: newest_counts(ids, name, moment) for name in Signal.Counter.values}
+    day_before = moment - timedelta(days=1)
+    before = {name: newest_counts(ids, name, day_before) for name in Signal.Counter.values}
+    cohorts = [((row.paper.categories or [""])[0], row.paper.listing_day) for row in rows]
+    trend = trend_scores(counts, before, cohorts)
+    for index, row in enumerate(rows):
+        row.trend = float(trend.score[index])
+        row.trend_terms = {
+            name: {
+                "count": int(counts[name][index]),
+                "gained": _gained(counts[name][index], before[name][index]),
+                "percentile": round(float(trend.percentiles[name][index]), 3),
+            }
+            for name in Signal.Counter.values
+            if not np.isnan(counts[name][index])
+        }
+    EditionPaper.objects.bulk_update(rows, ["trend", "trend_terms"], batch_size=500)
+
+
+def _gained(now: float, before: float) -> int | None:
+    return None if np.isnan(before) else int(now - before)
+
+
+def newest_counts(paper_ids: Sequence[int], counter: str, moment: datetime) -> NDArray[np.float64]:
+    """(n,) newest values observed up to `moment`, NaN where there is none."""
+    newest = (
+        Signal.objects.filter(paper__in=paper_ids, counter=counter, observed_at__lte=moment)
+        .order_by("paper", "-observed_at", "-value")
+        .distinct("paper")
+        .values_list("paper", "value")
+    )
+    values = dict(newest)
+    return np.array([values.get(pk, np.nan) for pk in paper_ids], dtype=np.float64)
+
+
+def pool(edition: Edition) -> Pool:
+    """The edition's papers for the recommender; hidden ones are not among them."""
+    rows = list(
+        edition.candidates.exclude(curation=EditionPaper.Curation.HIDDEN)
+        .select_related("paper")
+        .order_by("-trend", "id")
+    )
+    votes = [row.trend_terms.get("upvotes", {}) for row in rows]
+    pinned = [i for i, row in enumerate(rows) if row.curation == EditionPaper.Curation.PINNED]
+    pinned.sort(key=lambda i: (rows[i].position is None, rows[i].position or 0, i))
+    return Pool(
+        paper_ids=np.array([row.paper_id for row in rows], dtype=np.int64),
+        texts=[row.paper.text for row in rows],
+        categories=[row.paper.categories for row in rows],
+        trend=np.array([row.trend for row in rows], dtype=np.float32),
+        upvotes=np.array([vote.get("count", -1) for vote in votes], dtype=np.int64),
+        gained=np.array(
+            [-1 if vote.get("gained") is None else vote["gained"] for vote in votes],
+            dtype=np.int64,
+        ),
+        pinned=np.array(pinned, dtype=np.intp),
+    )
+
+
+def add_paper(
+    edition: Edition, *, identifier: str = "", title: str = "", link: str = ""
+) -> EditionPaper:
+    """Put a paper on the open list: a known one by its identifier, or a new one by title and link.
+
+    Raises:
+        CurationError: the edition is frozen, the identifier is unknown, a title has no link, or
+            the paper has been in an edition already.
+    """
+    with transaction.atomic():
+        edition = _locked(edition)
+        if not edition.is_open:
+            raise CurationError("This edition is frozen. Add the paper to the next one.")
+        paper = _known(identifier) if identifier else _new(edition, title, link)
+        carried = Edition.objects.settled().filter(papers=paper).first()
+        if carried is not None:
+            raise CurationError(
+                f"“{paper}” was on the list of {carried.day} already, and no paper comes twice."
+            )
+        candidate, _ = EditionPaper.objects.get_or_create(edition=edition, paper=paper)
+        _score(edition, timezone.now())
+    candidate.refresh_from_db()
+    return candidate
+
+
+def _identifier(text: str) -> dict[str, str]:
+    """The arXiv id or DOI that `text` is, by the name of its field; empty where it is neither."""
+    for name, normalise in (("arxiv_id", normalise_arxiv_id), ("doi", normalise_doi)):
+        with suppress(ValueError):
+            return {name: normalise(text)}
+    return {}
+
+
+def _known(identifier: str) -> Paper:
+    wanted = _identifier(identifier)
+    if not wanted:
+        raise CurationError(f"“{identifier}” is neither an arXiv id nor a DOI.")
+    try:
+        return Paper.objects.get(**wanted)
+    except Paper.DoesNotExist:
+        raise CurationError(
+            f"No paper {identifier} is known here. Add it by its title and link instead."
+        ) from None
+
+
+def _new(edition: Edition, title: str, link: str) -> Paper:
+    title = " ".join(title.split())
+    if not title or not link:
+        raise CurationError("Give an identifier, or both a title and a link.")
+    key = title_key(title)
+    identifier = _identifier(link)
+    known = Paper.objects.filter(**identifier).first() if identifier else None
+    # Of the same title is the same paper, unless it has another identifier.
+    without = dict.fromkeys(identifier)
+    known = known or Paper.objects.filter(title_key=key, **without).first()
+    if known is not None:
+        return known
+    return Paper.objects.create(
+        title=title,
+        title_key=key,
+        url=link,
+        listing_day=edition.day,
+        sources=[Source.CURATOR.value],
+        **identifier,
+    )
