@@ -1,0 +1,199 @@
+"""Every setting of Paperround, read from the environment (12-factor).
+
+README's table says what each one means; a test compares the two. With no DATABASE_URL set,
+manage.py has started a private server and turned DEBUG on: that is a development machine.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import django_stubs_ext
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+django_stubs_ext.monkeypatch()  # ModelAdmin[Paper] is a type for mypy; this makes it run
+
+env = environ.Env()
+BASE_DIR = Path(__file__).resolve().parent.parent
+VAR_DIR = BASE_DIR / "var"
+
+DEBUG = env.bool("DEBUG", default=False)
+
+if not env.str("DATABASE_URL", default="") or not env.str("REDIS_URL", default=""):
+    raise ImproperlyConfigured(
+        "DATABASE_URL and REDIS_URL must name a PostgreSQL and a Redis server. On a development "
+        "machine run commands through manage.py, which starts private ones."
+    )
+
+SECRET_KEY = env.str("SECRET_KEY", default="only-for-development" if DEBUG else "")
+if not SECRET_KEY:
+    raise ImproperlyConfigured(
+        "SECRET_KEY must be set: it signs every link in every mail. Make one with: "
+        'python -c "import secrets; print(secrets.token_urlsafe(50))"'
+    )
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
+# Keeps suppressed addresses as keyed hashes. Never rotated with SECRET_KEY: a new key would forget
+# every address that must not be mailed again.
+ADDRESS_HASH_KEY = env.str("ADDRESS_HASH_KEY", default="")
+
+# --- The installation -----------------------------------------------------------------------------
+SITE_NAME = env.str("SITE_NAME", default="Paperround")
+SITE_URL = env.str("SITE_URL", default="http://127.0.0.1:8000").rstrip("/")
+SITE_HOST = urlsplit(SITE_URL).hostname or ""
+POSTAL_ADDRESS = env.str("POSTAL_ADDRESS", default="")
+CONTACT_ADDRESS = env.str("CONTACT_ADDRESS", default="")
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[SITE_HOST])
+if DEBUG:
+    ALLOWED_HOSTS += ["localhost", "127.0.0.1", "[::1]"]
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[SITE_URL])
+
+# --- The daily run --------------------------------------------------------------------------------
+EDITION_FREEZE_AT = time.fromisoformat(env.str("EDITION_FREEZE_AT", default="04:00"))  # UTC
+EDITION_WINDOW_DAYS = env.int("EDITION_WINDOW_DAYS", default=3)
+DEFAULT_TIME_ZONE = env.str("DEFAULT_TIME_ZONE", default="UTC")
+DEFAULT_SEND_HOUR = env.int("DEFAULT_SEND_HOUR", default=7)
+CONFIRMATION_DAYS = env.int("CONFIRMATION_DAYS", default=3)
+PREFERENCES_LINK_DAYS = env.int("PREFERENCES_LINK_DAYS", default=90)
+PLAN_BATCH_SIZE = env.int("PLAN_BATCH_SIZE", default=2000)
+SEND_BATCH_SIZE = env.int("SEND_BATCH_SIZE", default=100)
+SEND_LEASE_SECONDS = env.int("SEND_LEASE_SECONDS", default=600)
+SEND_MAX_ATTEMPTS = env.int("SEND_MAX_ATTEMPTS", default=8)
+
+# --- Mail -----------------------------------------------------------------------------------------
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Paperround <daily@localhost>")
+SERVER_EMAIL = env.str("SERVER_EMAIL", default=DEFAULT_FROM_EMAIL)
+LIST_ID = env.str("LIST_ID", default=f"daily.{SITE_HOST}")
+DEV_INBOX = Path(env.str("DEV_INBOX", default=str(VAR_DIR / "inbox")))
+vars().update(env.email("EMAIL_URL", default="smtp://localhost:25"))
+EMAIL_BACKEND = env.str(
+    "EMAIL_BACKEND",
+    default="newsletter.inbox.MaildirBackend"
+    if DEBUG and "EMAIL_URL" not in os.environ
+    else "django.core.mail.backends.smtp.EmailBackend",
+)
+# Without one, a server that accepts and then says nothing holds a worker for ever.
+EMAIL_TIMEOUT = env.int("EMAIL_TIMEOUT", default=30)
+EMAIL_USE_LOCALTIME = False
+# Any ANYMAIL_… variable reaches django-anymail: ANYMAIL_MAILGUN_API_KEY, ANYMAIL_SES_…
+ANYMAIL = {
+    name.removeprefix("ANYMAIL_"): value
+    for name, value in os.environ.items()
+    if name.startswith("ANYMAIL_")
+}
+
+# --- Django ---------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "newsletter",
+    "papers",
+    "anymail",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "config" / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "config.context.site",
+            ],
+            "builtins": ["newsletter.templatetags.subscribe_box"],
+        },
+    }
+]
+DATABASES = {"default": {**env.db("DATABASE_URL"), "CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LANGUAGE_CODE = "en-gb"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STATICFILES_DIRS = [BASE_DIR / "config" / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+
+# --- Security -------------------------------------------------------------------------------------
+SECURE = SITE_URL.startswith("https://")
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE
+SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=31_536_000 if SECURE else 0)
+SECURE_HSTS_INCLUDE_SUBDOMAINS = env.bool("SECURE_HSTS_INCLUDE_SUBDOMAINS", default=False)
+SECURE_HSTS_PRELOAD = False
+SECURE_SSL_REDIRECT = SECURE
+# RFC 8058: a mail provider's POST follows no redirect, so a proxy that forwards plain http must
+# not make the one-click address answer with one.
+SECURE_REDIRECT_EXEMPT = [r"^unsubscribe/"]
+if env.bool("BEHIND_TLS_PROXY", default=False):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SILENCED_SYSTEM_CHECKS = [
+    "security.W005",  # HSTS for subdomains is the domain owner's decision: a setting
+    "security.W021",  # and so is the preload list, which is hard to leave
+]
+
+# --- Celery ---------------------------------------------------------------------------------------
+REDIS_KEY_PREFIX = env.str("REDIS_KEY_PREFIX", default="paperround:")
+CELERY_BROKER_URL = env.str("REDIS_URL")
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "global_keyprefix": REDIS_KEY_PREFIX,
+    "visibility_timeout": 3600,
+    "socket_timeout": 30,  # the default is none: a lost connection would be waited on for ever
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "max_retries": 1,
+}
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TASK_PUBLISH_RETRY = False  # a page never waits for Redis: the next tick heals
+
+# --- Logging: ids, never addresses ----------------------------------------------------------------
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
+}

@@ -1,0 +1,110 @@
+"""Where operators look after subscribers and their deliveries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from newsletter import addresses, subscriptions
+from newsletter.mail import picks_of
+from newsletter.models import ConsentRecord, Delivery, Interest, Subscriber, Suppression
+from papers.admin import NoHandWriting
+
+
+class InterestInline(admin.TabularInline[Interest, Subscriber]):
+    model = Interest
+    extra = 0
+
+
+@admin.register(Subscriber)
+class SubscriberAdmin(admin.ModelAdmin[Subscriber]):
+    """Settings may be mended by hand; consent may not: it comes by the double opt-in alone."""
+
+    list_display = ("address", "state", "time_zone", "send_hour", "next_send_at", "created_at")
+    list_filter = ("state",)
+    search_fields = ("address__iexact", "name")
+    search_help_text = "The whole address, or part of a name"
+    fields = (
+        "address", "name", "state", "time_zone", "send_hour", "papers_per_mail",
+        "next_send_at", "created_at", "confirmed_at", "unsubscribed_at",
+    )  # fmt: skip
+    readonly_fields = (
+        "address", "state", "next_send_at", "created_at", "confirmed_at", "unsubscribed_at",
+    )  # fmt: skip
+    inlines = (InterestInline,)
+    actions = ("unsubscribe", "suppress", "erase")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Subscriber | None = None) -> bool:
+        return False  # "erase" does it, and remembers not to mail the address again
+
+    @admin.action(description="Unsubscribe", permissions=["change"])
+    def unsubscribe(self, request: HttpRequest, rows: QuerySet[Subscriber]) -> None:
+        for subscriber in rows:
+            subscriptions.unsubscribe(subscriber, way="operator")
+            self.log_change(request, subscriber, "Unsubscribed.")
+
+    @admin.action(description="Suppress: never mail this address again", permissions=["change"])
+    def suppress(self, request: HttpRequest, rows: QuerySet[Subscriber]) -> None:
+        for subscriber in rows:
+            subscriptions.suppress(subscriber.address, Suppression.Reason.OPERATOR)
+            subscriptions.unsubscribe(subscriber, way="operator")
+            self.log_change(request, subscriber, "Suppressed.")
+
+    @admin.action(description="Erase everything about them", permissions=["change"])
+    def erase(self, request: HttpRequest, rows: QuerySet[Subscriber]) -> None:
+        for subscriber in rows:
+            uuid = subscriber.uuid
+            subscriptions.erase(subscriber, way="operator")
+            messages.success(request, f"Subscriber {uuid} is erased.")
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(NoHandWriting, admin.ModelAdmin[Delivery]):
+    list_display = ("uuid", "edition", "subscriber", "state", "sent_at", "attempts", "error")
+    list_filter = ("state", "edition")
+    list_select_related = ("edition", "subscriber")
+    search_fields = ("uuid__iexact", "subscriber__address__iexact")
+    show_full_result_count = False
+    readonly_fields = ("ledger",)
+
+    @admin.display(description="Picks")
+    def ledger(self, delivery: Delivery) -> str:
+        return "\n".join(
+            f"{place}. {pick.paper.title} [{pick.section}] {pick.reason}"
+            for place, pick in enumerate(picks_of(delivery), start=1)
+        )
+
+
+@admin.register(Suppression)
+class SuppressionAdmin(admin.ModelAdmin[Suppression]):
+    """Lifting one is deleting it; adding one goes by the subscriber's page."""
+
+    list_display = ("address_hash", "reason", "note", "created_at")
+    list_filter = ("reason",)
+    search_fields = ("address_hash",)
+    search_help_text = "An address (it is hashed first)"
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Suppression], search_term: str
+    ) -> tuple[QuerySet[Suppression], bool]:
+        if "@" in search_term:
+            search_term = addresses.address_hash(search_term.strip())
+        return super().get_search_results(request, queryset, search_term)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(ConsentRecord)
+class ConsentRecordAdmin(NoHandWriting, admin.ModelAdmin[ConsentRecord]):
+    list_display = ("address_hash", "act", "way", "at")
+    list_filter = ("act",)

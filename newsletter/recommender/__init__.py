@@ -1,0 +1,1 @@
+"""What a reader would choose: arrays in, arrays out. No Django."""

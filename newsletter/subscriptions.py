@@ -1,0 +1,268 @@
+"""Subscribe, confirm, change, pause, unsubscribe, erase: what a person may do with an address.
+
+Whoever asks on a web page learns nothing: new, pending, active and suppressed addresses get the
+same page, after the same work; the difference is told by mail, to the address alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.core.mail import EmailMessage, get_connection
+from django.db import transaction
+from django.utils import timezone
+
+from newsletter import mail, schedule
+from newsletter.addresses import address_hash, mailbox_key
+from newsletter.delivery import is_suppressed
+from newsletter.models import MAX_INTERESTS, ConsentRecord, Interest, Subscriber, Suppression
+from papers.models import Edition
+
+log = logging.getLogger(__name__)
+
+ONE_ANSWER_IN = timedelta(days=1)
+ANSWER_LEASE = timedelta(minutes=15)
+
+State = Subscriber.State
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """An interest as it is stated: what a form or a file says before it is a row."""
+
+    words: str = ""
+    categories: tuple[str, ...] = ()
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        return (self.name or " ".join(self.words.split()) or ", ".join(self.categories))[:100]
+
+
+def subscribe(
+    address: str,
+    subjects: Iterable[Subject],
+    *,
+    time_zone: str,
+    send_hour: int,
+    way: str = "web form",
+) -> None:
+    """Note that somebody asked to subscribe `address`; the answer goes there by mail.
+
+    A subscribed address keeps its settings: only who reads its mail may change them.
+    """
+    now = timezone.now()
+    with transaction.atomic():
+        subscriber = _find(address)
+        if subscriber is None:
+            subscriber = Subscriber(address=address, mailbox_key=mailbox_key(address))
+            Subscriber.objects.bulk_create([subscriber], ignore_conflicts=True)
+            subscriber = _locked(address)
+        if subscriber.state in (State.PENDING, State.UNSUBSCRIBED):
+            subscriber.state = State.PENDING
+            subscriber.time_zone, subscriber.send_hour = time_zone, send_hour
+            _state_interests(subscriber, subjects)
+        # One that a worker has in hand stays in its hands: who clicks twice gets one answer.
+        subscriber.answer_due_at = subscriber.answer_due_at or now
+        subscriber.save()
+        _record(subscriber.address, ConsentRecord.Act.ASKED, way)
+
+
+def send_answers() -> int:
+    """Answer the sign-ups that wait for it, at most one a day to a mailbox; returns how many.
+
+    An answer is claimed by a lease: one that a crash interrupts is sent by a later tick. Twice is
+    better here than never.
+    """
+    sent = 0
+    while subscriber := _claim_answer(timezone.now()):
+        try:
+            get_connection().send_messages([_answer(subscriber)])
+        except Exception:  # one that cannot be sent is tried again after its lease, by itself
+            log.exception("the answer to subscriber %s could not be sent", subscriber.uuid)
+            continue
+        Subscriber.objects.filter(pk=subscriber.pk).update(
+            answer_due_at=None, answered_at=timezone.now()
+        )
+        sent += 1
+    return sent
+
+
+def _claim_answer(now: datetime) -> Subscriber | None:
+    while True:
+        with transaction.atomic():
+            subscriber = (
+                Subscriber.objects.awaiting_answer(now)
+                .order_by("answer_due_at")
+                .select_for_update(skip_locked=True)
+                .first()
+            )
+            if subscriber is None:
+                return None
+            same_mailbox = Subscriber.objects.filter(mailbox_key=subscriber.mailbox_key)
+            answered = same_mailbox.filter(answered_at__gt=now - ONE_ANSWER_IN).exists()
+            in_hand = same_mailbox.filter(answer_due_at__gt=now).exists()
+            silent = answered or in_hand or is_suppressed(subscriber.address)
+            subscriber.answer_due_at = None if silent else now + ANSWER_LEASE
+            subscriber.save(update_fields=["answer_due_at"])
+        if not silent:
+            return subscriber
+
+
+def _answer(subscriber: Subscriber) -> EmailMessage:
+    if subscriber.state == State.PENDING:
+        return mail.compose_confirmation(subscriber)
+    return mail.compose_already_subscribed(subscriber)
+
+
+def confirm(subscriber: Subscriber) -> bool:
+    """The second half of the double opt-in; False where there is nothing to confirm any more.
+
+    Who confirms after today's slot gets today's edition at once.
+    """
+    now = timezone.now()
+    with transaction.atomic():
+        subscriber = Subscriber.objects.select_for_update().get(pk=subscriber.pk)
+        if subscriber.state != State.PENDING or is_suppressed(subscriber.address):
+            return subscriber.state in (State.ACTIVE, State.PAUSED)
+        _activate(subscriber, now)
+        subscriber.confirmed_at = now
+        subscriber.save()
+        _record(subscriber.address, ConsentRecord.Act.CONFIRMED, "link in mail")
+    return True
+
+
+def _activate(subscriber: Subscriber, now: datetime) -> None:
+    subscriber.state = State.ACTIVE
+    slot = schedule.last_slot(now, subscriber.time_zone, subscriber.send_hour)
+    edition = Edition.objects.current(now)
+    missed_today = edition is not None and schedule.same_local_day(slot, now, subscriber.time_zone)
+    subscriber.next_send_at = now if missed_today else _next_slot(subscriber, now)
+
+
+def _next_slot(subscriber: Subscriber, now: datetime) -> datetime:
+    return schedule.next_slot(now, subscriber.time_zone, subscriber.send_hour)
+
+
+def change(
+    subscriber: Subscriber,
+    subjects: Iterable[Subject],
+    *,
+    time_zone: str,
+    send_hour: int,
+    papers_per_mail: int,
+    paused: bool,
+) -> None:
+    """Replace a subscriber's settings and interests by those stated."""
+    now = timezone.now()
+    with transaction.atomic():
+        subscriber = Subscriber.objects.select_for_update().get(pk=subscriber.pk)
+        subscriber.time_zone, subscriber.send_hour = time_zone, send_hour
+        subscriber.papers_per_mail = papers_per_mail
+        if subscriber.state in (State.ACTIVE, State.PAUSED):
+            subscriber.state = State.PAUSED if paused else State.ACTIVE
+            subscriber.next_send_at = None if paused else _next_slot(subscriber, now)
+        _state_interests(subscriber, subjects)
+        subscriber.save()
+
+
+def unsubscribe(subscriber: Subscriber, *, way: str) -> None:
+    """No more mail, from now on; what is planned is not sent. Twice is as good as once."""
+    with transaction.atomic():
+        subscriber = Subscriber.objects.select_for_update().get(pk=subscriber.pk)
+        if subscriber.state == State.UNSUBSCRIBED:
+            return
+        subscriber.state = State.UNSUBSCRIBED
+        subscriber.next_send_at = subscriber.answer_due_at = None
+        subscriber.unsubscribed_at = timezone.now()
+        subscriber.save()
+        _record(subscriber.address, ConsentRecord.Act.UNSUBSCRIBED, way)
+
+
+def erase(subscriber: Subscriber, *, way: str) -> None:
+    """Forget the subscriber; a keyed hash stays, so that the address is never mailed again."""
+    with transaction.atomic():
+        suppress(subscriber.address, Suppression.Reason.ERASURE)
+        _record(subscriber.address, ConsentRecord.Act.ERASED, way)
+        subscriber.delete()
+
+
+def suppress(address: str, reason: Suppression.Reason, note: str = "") -> None:
+    """Never mail `address` again, whoever may subscribe it."""
+    Suppression.objects.get_or_create(
+        address_hash=address_hash(address), defaults={"reason": reason, "note": note}
+    )
+
+
+def bring_in(
+    address: str,
+    subjects: Iterable[Subject],
+    *,
+    name: str,
+    time_zone: str,
+    send_hour: int,
+    way: str,
+) -> bool:
+    """Add a subscriber of an existing, consented list, active at once.
+
+    Returns False, and changes nothing, where the address is known here already: who has
+    unsubscribed stays so, and who is subscribed keeps their settings.
+
+    Raises:
+        ValueError: the address is suppressed.
+    """
+    if is_suppressed(address):
+        raise ValueError("is suppressed and must not be mailed")
+    now = timezone.now()
+    with transaction.atomic():
+        if _find(address) is not None:
+            return False
+        subscriber = Subscriber(
+            address=address,
+            mailbox_key=mailbox_key(address),
+            name=name,
+            state=State.ACTIVE,
+            time_zone=time_zone,
+            send_hour=send_hour,
+            confirmed_at=now,
+        )
+        subscriber.next_send_at = _next_slot(subscriber, now)
+        subscriber.save()
+        _state_interests(subscriber, subjects)
+        _record(address, ConsentRecord.Act.IMPORTED, way)
+    return True
+
+
+def _find(address: str) -> Subscriber | None:
+    return Subscriber.objects.select_for_update().filter(address__iexact=address).first()
+
+
+def _locked(address: str) -> Subscriber:
+    return Subscriber.objects.select_for_update().get(address__iexact=address)
+
+
+def _state_interests(subscriber: Subscriber, subjects: Iterable[Subject]) -> None:
+    stated = {
+        subject.title: Interest(
+            subscriber=subscriber,
+            name=subject.title,
+            words=subject.words,
+            categories=list(subject.categories),
+        )
+        for subject in subjects
+        if subject.words.strip() or subject.categories
+    }
+    subscriber.interests.exclude(name__in=stated).delete()
+    Interest.objects.bulk_create(
+        list(stated.values())[:MAX_INTERESTS],
+        update_conflicts=True,
+        unique_fields=["subscriber", "name"],
+        update_fields=["words", "categories"],
+    )
+
+
+def _record(address: str, act: ConsentRecord.Act, way: str) -> None:
+    ConsentRecord.objects.create(address_hash=address_hash(address), act=act, way=way[:64])

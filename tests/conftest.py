@@ -1,0 +1,49 @@
+"""What every test may use: real servers, all on loopback."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings as django_settings
+from pytest_django import Settings
+
+from newsletter import picks
+from tests.smtp import SmtpServer
+
+DATA = Path(os.environ.get("PAPERROUND_DATA", django_settings.BASE_DIR.parent / "shared" / "data"))
+
+
+@pytest.fixture
+def data() -> Path:
+    """The folder of real inputs; it stays outside the repository."""
+    if not DATA.is_dir():
+        pytest.skip(f"real inputs are absent: {DATA} (set PAPERROUND_DATA)")
+    return DATA
+
+
+@pytest.fixture
+def smtp(settings: Settings) -> Iterator[SmtpServer]:
+    """A real SMTP server, and the settings that send there."""
+    server = SmtpServer()
+    server.start()
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", server.port
+    settings.EMAIL_TIMEOUT = 10
+    yield server
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def _unhashed_static_files(settings: Settings) -> None:
+    """Production names static files by their content once they are collected."""
+    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
+
+
+@pytest.fixture(autouse=True)
+def _no_cached_editions() -> None:
+    """Ids begin anew with each test's database; what was computed for one is no other's."""
+    picks._candidates.cache_clear()

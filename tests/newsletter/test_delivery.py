@@ -1,0 +1,215 @@
+"""A delivery's states, against a real SMTP server."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+from pytest_django import Settings
+
+from newsletter import delivery, picks, subscriptions
+from newsletter.delivery import MOVES, move, send_planned
+from newsletter.models import Delivery, Subscriber, Suppression
+from papers import editions
+from papers.models import Edition, EditionPaper
+from tests.factories import make_frozen_edition, make_paper, make_subscriber
+from tests.smtp import SmtpServer
+
+pytestmark = pytest.mark.django_db
+
+State = Delivery.State
+
+
+def planned_for(*addresses: str) -> Edition:
+    edition = make_frozen_edition(make_paper("First of the day"), make_paper("Second of the day"))
+    for address in addresses:
+        make_subscriber(address)
+    picks.plan_everybody(edition, timezone.now())
+    return edition
+
+
+def the_delivery(address: str = "alice@example.org") -> Delivery:
+    return Delivery.objects.get(subscriber__address=address)
+
+
+def test_what_is_planned_is_sent_once(smtp: SmtpServer) -> None:
+    planned_for("alice@example.org", "bob@example.org")
+    tally = send_planned()
+    assert (tally.sent, tally.failed, tally.unknown) == (2, 0, 0)
+    assert send_planned().sent == 0
+    assert smtp.count() == {"alice@example.org": 1, "bob@example.org": 1}
+    assert the_delivery().state == State.SENT
+    assert the_delivery().sent_at is not None
+
+
+def test_a_refusal_for_good_fails_one_delivery_and_not_the_run(smtp: SmtpServer) -> None:
+    planned_for("alice@example.org", "bob@example.org")
+    smtp.replies["alice@example.org"] = "550 5.1.1 no such user"
+    tally = send_planned()
+    assert (tally.sent, tally.failed) == (1, 1)
+    assert the_delivery().state == State.FAILED
+    assert "no such user" in the_delivery().error
+
+
+def test_a_refusal_for_now_is_tried_again_later_with_the_same_message_id(
+    smtp: SmtpServer,
+) -> None:
+    planned_for("alice@example.org")
+    smtp.replies["alice@example.org"] = "451 4.7.1 greylisted, come back"
+    assert send_planned().later == 1
+    waiting = the_delivery()
+    assert waiting.state == State.PLANNED
+    assert waiting.not_before is not None
+    assert waiting.not_before > timezone.now()
+    assert send_planned().sent == 0
+
+    smtp.replies.clear()
+    Delivery.objects.update(not_before=timezone.now())
+    assert send_planned().sent == 1
+    [message] = smtp.messages
+    assert message["Message-ID"] == f"<{waiting.uuid}@testserver>"
+
+
+def test_after_many_tries_it_fails(smtp: SmtpServer, settings: Settings) -> None:
+    settings.SEND_MAX_ATTEMPTS = 2
+    planned_for("alice@example.org")
+    smtp.replies["alice@example.org"] = "451 4.7.1 come back"
+    for _ in range(2):
+        Delivery.objects.update(not_before=None)
+        send_planned()
+    assert the_delivery().state == State.FAILED
+
+
+def test_a_connection_lost_after_the_final_dot_leaves_it_unknown_and_the_next_is_sent(
+    smtp: SmtpServer,
+) -> None:
+    planned_for("alice@example.org", "bob@example.org")
+    smtp.after_data["alice@example.org"] = "drop"
+    tally = send_planned()
+    assert (tally.unknown, tally.sent) == (1, 1)
+    assert the_delivery().state == State.UNKNOWN
+    assert send_planned().sent == 0
+    assert smtp.count()["alice@example.org"] == 1
+
+
+def test_with_no_mail_server_everything_stays_planned(settings: Settings) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        closed = probe.getsockname()[1]
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", closed
+    planned_for("alice@example.org", "bob@example.org")
+    assert send_planned().later == 2
+    assert {d.state for d in Delivery.objects.all()} == {State.PLANNED}
+    assert {d.attempts for d in Delivery.objects.all()} == {0}
+
+
+def test_a_worker_that_died_before_handing_over_costs_nothing(smtp: SmtpServer) -> None:
+    planned_for("alice@example.org")
+    Delivery.objects.update(state=State.CLAIMED, lease_until=timezone.now())
+    assert send_planned().sent == 1
+
+
+def test_a_worker_that_died_while_handing_over_leaves_it_unknown(smtp: SmtpServer) -> None:
+    planned_for("alice@example.org")
+    now = timezone.now()
+    Delivery.objects.update(state=State.HANDED_OVER, handed_over_at=now, lease_until=now)
+    assert send_planned().sent == 0
+    assert the_delivery().state == State.UNKNOWN
+
+
+def test_a_paper_that_cannot_be_composed_fails_its_deliveries_only(smtp: SmtpServer) -> None:
+    planned_for("alice@example.org", "bob@example.org")
+    Delivery.objects.filter(subscriber__address="alice@example.org").update(sections=[99, 99])
+    tally = send_planned()
+    assert (tally.failed, tally.sent) == (1, 1)
+    assert "99" in the_delivery().error
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda reader: subscriptions.unsubscribe(reader, way="test"),
+        lambda reader: subscriptions.suppress(reader.address, Suppression.Reason.OPERATOR),
+    ],
+)
+def test_who_left_since_the_planning_gets_nothing(
+    smtp: SmtpServer, leave: Callable[[Subscriber], None]
+) -> None:
+    planned_for("alice@example.org")
+    leave(Subscriber.objects.get())
+    assert send_planned().dropped == 1
+    assert the_delivery().state == State.SUPPRESSED
+    assert smtp.messages == []
+
+
+def test_yesterdays_edition_is_not_mailed_today(smtp: SmtpServer) -> None:
+    edition = planned_for("alice@example.org")
+    yesterday = timezone.now() - timedelta(hours=25)
+    Edition.objects.filter(pk=edition.pk).update(frozen_at=yesterday)
+    assert send_planned().dropped == 1
+    assert the_delivery().state == State.EXPIRED
+    assert smtp.messages == []
+
+
+def test_a_paper_hidden_after_the_freeze_is_in_no_mail_any_more(smtp: SmtpServer) -> None:
+    edition = planned_for("alice@example.org")
+    for candidate in edition.candidates.filter(paper__title="First of the day"):
+        editions.curate(candidate, EditionPaper.Curation.HIDDEN)
+    send_planned()
+    [message] = smtp.messages
+    assert "First of the day" not in message.as_string()
+    assert message["Subject"] == "Second of the day"
+
+
+def test_when_all_its_papers_were_hidden_no_empty_mail_is_sent(smtp: SmtpServer) -> None:
+    edition = planned_for("alice@example.org")
+    for candidate in edition.candidates.all():
+        editions.curate(candidate, EditionPaper.Curation.HIDDEN)
+    send_planned()
+    assert smtp.messages == []
+    assert the_delivery().state == State.SKIPPED
+    assert "hidden" in the_delivery().skip_reason
+
+
+def test_only_the_moves_of_the_table_are_made() -> None:
+    planned_for("alice@example.org")
+    for source in State.values:
+        for target in set(State.values):
+            if (source, target) not in MOVES:
+                with pytest.raises(ValueError, match="no move"):
+                    move(the_delivery(), source, target)
+
+
+def test_a_move_is_made_by_one_of_two_who_try() -> None:
+    planned_for("alice@example.org")
+    lease = timezone.now() + timedelta(minutes=1)
+    one, other = the_delivery(), the_delivery()
+    assert move(one, State.PLANNED, State.CLAIMED, lease_until=lease)
+    assert not move(other, State.PLANNED, State.CLAIMED, lease_until=lease)
+
+
+def test_a_subscriber_cannot_have_two_deliveries_of_an_edition() -> None:
+    edition = planned_for("alice@example.org")
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Delivery.objects.create(edition=edition, subscriber=Subscriber.objects.get())
+
+
+def test_the_delays_between_tries_grow() -> None:
+    planned_for("alice@example.org")
+    waits = []
+    for attempts in (1, 2, 3):
+        one = the_delivery()
+        lease = timezone.now()
+        Delivery.objects.filter(pk=one.pk).update(state=State.CLAIMED, lease_until=lease)
+        one.attempts = attempts
+        delivery._later(one, State.CLAIMED, "later")
+        until = the_delivery().not_before
+        assert until is not None
+        waits.append(until - timezone.now())
+    assert waits == sorted(waits)
+    assert waits[2] > 3 * waits[0]
