@@ -6,6 +6,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
+from django.forms import ModelForm
 from django.http import HttpRequest
 
 from newsletter import addresses, subscriptions
@@ -42,6 +43,12 @@ class SubscriberAdmin(admin.ModelAdmin[Subscriber]):
 
     def has_delete_permission(self, request: HttpRequest, obj: Subscriber | None = None) -> bool:
         return False  # "erase" does it, and remembers not to mail the address again
+
+    def save_model(
+        self, request: HttpRequest, obj: Subscriber, form: ModelForm[Subscriber], change: bool
+    ) -> None:
+        subscriptions.reschedule(obj)
+        super().save_model(request, obj, form, change)
 
     @admin.action(description="Unsubscribe", permissions=["change"])
     def unsubscribe(self, request: HttpRequest, rows: QuerySet[Subscriber]) -> None:

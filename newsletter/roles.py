@@ -42,7 +42,7 @@ def grant(sender: AppConfig, **options: Any) -> None:
     from django.contrib.auth.models import Group, Permission
 
     try:
-        options.get("apps", sender.apps).get_model("auth", "Group")
+        options.get("apps", sender.apps).get_model("auth", "Group")  # type: ignore[union-attr]
     except LookupError:
         return  # `migrate papers` on a new database: there are no groups yet
     # Rights are made by a handler of the same signal, which may run after this one.

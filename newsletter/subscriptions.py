@@ -7,15 +7,17 @@ same page, after the same work; the difference is told by mail, to the address a
 from __future__ import annotations
 
 import logging
+import smtplib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.core.mail import EmailMessage, get_connection
-from django.db import transaction
+from django.core.mail.backends.base import BaseEmailBackend
+from django.db import connection, transaction
 from django.utils import timezone
 
-from newsletter import mail, schedule
+from newsletter import delivery, mail, schedule
 from newsletter.addresses import address_hash, mailbox_key
 from newsletter.delivery import is_suppressed
 from newsletter.models import MAX_INTERESTS, ConsentRecord, Interest, Subscriber, Suppression
@@ -74,21 +76,47 @@ def subscribe(
 def send_answers() -> int:
     """Answer the sign-ups that wait for it, at most one a day to a mailbox; returns how many.
 
-    An answer is claimed by a lease: one that a crash interrupts is sent by a later tick. Twice is
-    better here than never.
+    An answer is claimed by a lease: one that a crash interrupts, or that the mail server refuses
+    for now, is sent by a later tick. Twice is better here than never, but not twice a tick: one
+    whose outcome is unknown counts as sent.
     """
     sent = 0
-    while subscriber := _claim_answer(timezone.now()):
-        try:
-            get_connection().send_messages([_answer(subscriber)])
-        except Exception:  # one that cannot be sent is tried again after its lease, by itself
-            log.exception("the answer to subscriber %s could not be sent", subscriber.uuid)
-            continue
-        Subscriber.objects.filter(pk=subscriber.pk).update(
-            answer_due_at=None, answered_at=timezone.now()
-        )
-        sent += 1
+    server = get_connection()
+    try:
+        while subscriber := _claim_answer(timezone.now()):
+            try:
+                server.open()
+            except (OSError, smtplib.SMTPException) as error:
+                log.error("no connection to the mail server, answers wait: %s", error)
+                break
+            sent += _send_answer(subscriber, server)
+    finally:
+        delivery._close(server)
     return sent
+
+
+def _send_answer(subscriber: Subscriber, server: BaseEmailBackend) -> bool:
+    """Send one answer and settle it; False if it waits for its next try, or there is none."""
+    done = {"answer_due_at": None, "answered_at": timezone.now()}
+    try:
+        delivery._hand_over(_answer(subscriber), server)
+    except delivery.OutcomeUnknown as unknown:
+        log.warning("the answer to subscriber %s may have arrived: %s", subscriber.uuid, unknown)
+    except Exception as error:  # one that cannot be sent keeps no other waiting
+        for_good = isinstance(error, delivery.Refused) and error.for_good
+        if for_good or not _asked_since(subscriber.address, timezone.now() - ONE_ANSWER_IN):
+            log.warning("the answer to subscriber %s is given up: %r", subscriber.uuid, error)
+            Subscriber.objects.filter(pk=subscriber.pk).update(**done)
+        else:
+            log.exception("the answer to subscriber %s waits for its next try", subscriber.uuid)
+        return False
+    Subscriber.objects.filter(pk=subscriber.pk).update(**done)
+    return True
+
+
+def _asked_since(address: str, moment: datetime) -> bool:
+    asked = ConsentRecord.objects.filter(act=ConsentRecord.Act.ASKED, at__gt=moment)
+    return asked.filter(address_hash=address_hash(address)).exists()
 
 
 def _claim_answer(now: datetime) -> Subscriber | None:
@@ -102,14 +130,26 @@ def _claim_answer(now: datetime) -> Subscriber | None:
             )
             if subscriber is None:
                 return None
+            _lock_mailbox(subscriber.mailbox_key)
+            suppressed = is_suppressed(subscriber.address)
+            if suppressed and subscriber.confirmed_at is None:
+                subscriber.delete()  # nobody who may be mailed: no reason to keep the address
+                continue
             same_mailbox = Subscriber.objects.filter(mailbox_key=subscriber.mailbox_key)
             answered = same_mailbox.filter(answered_at__gt=now - ONE_ANSWER_IN).exists()
             in_hand = same_mailbox.filter(answer_due_at__gt=now).exists()
-            silent = answered or in_hand or is_suppressed(subscriber.address)
+            silent = answered or in_hand or suppressed
             subscriber.answer_due_at = None if silent else now + ANSWER_LEASE
             subscriber.save(update_fields=["answer_due_at"])
         if not silent:
             return subscriber
+
+
+def _lock_mailbox(mailbox: str) -> None:
+    """Until the transaction ends, one worker alone decides about a mailbox: two may hold two
+    spellings of it, and the second must see what the first has claimed."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [mailbox])
 
 
 def _answer(subscriber: Subscriber) -> EmailMessage:
@@ -143,6 +183,27 @@ def _activate(subscriber: Subscriber, now: datetime) -> None:
     subscriber.next_send_at = now if missed_today else _next_slot(subscriber, now)
 
 
+def reschedule(subscriber: Subscriber) -> None:
+    """Let the next mail follow the subscriber's settings as they now are; saves nothing.
+
+    An edition that these settings would have brought already, and that has not come, is due now:
+    no change of hour or zone loses one.
+    """
+    if subscriber.state != State.ACTIVE:
+        subscriber.next_send_at = None
+        return
+    now = timezone.now()
+    edition = Edition.objects.current(now)
+    slot = schedule.last_slot(now, subscriber.time_zone, subscriber.send_hour)
+    owed = (
+        edition is not None
+        and edition.frozen_at is not None
+        and edition.frozen_at <= slot
+        and not subscriber.deliveries.filter(edition=edition).exists()
+    )
+    subscriber.next_send_at = now if owed else _next_slot(subscriber, now)
+
+
 def _next_slot(subscriber: Subscriber, now: datetime) -> datetime:
     return schedule.next_slot(now, subscriber.time_zone, subscriber.send_hour)
 
@@ -157,14 +218,13 @@ def change(
     paused: bool,
 ) -> None:
     """Replace a subscriber's settings and interests by those stated."""
-    now = timezone.now()
     with transaction.atomic():
         subscriber = Subscriber.objects.select_for_update().get(pk=subscriber.pk)
         subscriber.time_zone, subscriber.send_hour = time_zone, send_hour
         subscriber.papers_per_mail = papers_per_mail
         if subscriber.state in (State.ACTIVE, State.PAUSED):
             subscriber.state = State.PAUSED if paused else State.ACTIVE
-            subscriber.next_send_at = None if paused else _next_slot(subscriber, now)
+            reschedule(subscriber)
         _state_interests(subscriber, subjects)
         subscriber.save()
 

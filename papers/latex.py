@@ -183,7 +183,7 @@ def _scripted(mark: str, argument: str) -> str:
         return "".join(table[char] for char in text)
     if text.isalnum():
         return f"{mark}{text}{_BOUNDARY}"
-    return f"{mark}{text}" if len(text) == 1 else f"{mark}({text})"
+    return mark + text if len(text) == 1 else mark + _enclosed(text)
 
 
 def _accented(base: str, accent: str) -> str:
@@ -463,10 +463,10 @@ class _Scanner:
             after += 2
         if math:
             return f"{_BOUNDARY}{name}{_BOUNDARY}", after
-        if before.isalnum():  # "either\or", "TCP\IP"
-            return "\\" + name, after
         if name in ("n", "t", "r") and not self.source[after : after + 1].strip():
             return " ", after  # a line break that was escaped once too often
+        if before.isalnum():  # "either\or", "TCP\IP"
+            return "\\" + name, after
         if name[0] == "n" and name[1:2].isupper():
             return " " + name[1:], after
         return name + (_BOUNDARY if self.source[after : after + 1] != " " else ""), after
@@ -475,4 +475,8 @@ class _Scanner:
 def _operand(text: str) -> str:
     """What stands under a root or beside a fraction bar, in parentheses where they are needed."""
     text = _resolve(text).strip()
-    return text if _ATOM.fullmatch(text) else f"({text})"
+    return text if _ATOM.fullmatch(text) else _enclosed(text)
+
+
+def _enclosed(text: str) -> str:
+    return text if re.fullmatch(r"\([^()]*\)", text) else f"({text})"

@@ -8,12 +8,19 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings as django_settings
+from django.db import connection
 from pytest_django import Settings
 
 from newsletter import picks
 from tests.smtp import SmtpServer
 
 DATA = Path(os.environ.get("PAPERROUND_DATA", django_settings.BASE_DIR.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings() -> None:
+    """Each run has a database of its own, so that two runs at once do not meet."""
+    connection.settings_dict["TEST"]["NAME"] = f"test_paperround_{os.getpid()}"
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from multiprocessing.connection import Connection
 from typing import Any
 
 from aiosmtpd.controller import Controller
@@ -45,9 +46,7 @@ class SmtpServer:
             envelope.rcpt_tos.append(address)
         return reply
 
-    async def handle_DATA(
-        self, server: SMTP, session: Session, envelope: Envelope
-    ) -> str:
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         recipient = envelope.rcpt_tos[0]
         reply = self.after_data.get(recipient, "250 OK")
         if reply in ("drop", "250 OK"):
@@ -67,3 +66,12 @@ class SmtpServer:
     def to(self, address: str) -> list[EmailMessage]:
         pairs = zip(self.recipients, self.messages, strict=True)
         return [message for recipient, message in pairs if recipient == address]
+
+
+def serve(pipe: Connection) -> None:
+    """Run a server in a process of its own: says its port, ends when it is told anything."""
+    server = SmtpServer()
+    server.start()
+    pipe.send(server.port)
+    pipe.recv()
+    server.stop()

@@ -148,15 +148,17 @@ def _listing(text: str, place: str) -> Records:
         elif heading:
             found.append(BadRecord(f"{place}:{line}", f"no abstract after “{heading[:80]}”"))
 
-    for (line, unit), (_, following) in zip(units, [*units[1:], (0, "")], strict=True):
-        before_prose = _is_prose(following)
+    for number, (line, unit) in enumerate(units, 1):
+        before_prose = number < len(units) and _is_prose(units[number][1])
+        wanted = title[1] and not abstract
         # some titles have two sentences, but their abstract follows
-        prose = _is_prose(unit) and not (before_prose and len(unit) <= LONG_TITLE)
+        two_sentences = not wanted and before_prose and len(unit) <= LONG_TITLE
+        prose = _is_prose(unit) and not two_sentences
         if prose and not title[1]:
             found.append(BadRecord(f"{place}:{line}", f"no title before “{unit[:80]}”"))
         elif prose:
             abstract = f"{abstract} {unit}".strip()
-        elif not title[1] or abstract or before_prose:
+        elif not wanted or before_prose:
             close()
             title, abstract = (line, unit), ""
         else:

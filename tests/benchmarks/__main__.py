@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from io import StringIO
-from multiprocessing.connection import Connection
 
 from tests import environment  # noqa: F401  (the servers and settings of the tests)
 
@@ -36,20 +35,11 @@ from newsletter import delivery, mail, picks
 from newsletter.addresses import mailbox_key
 from newsletter.models import Delivery, Interest, Subscriber
 from papers import editions
-from tests.smtp import SmtpServer
+from tests.smtp import serve
 
 READERS = 1000
 RUNS = 3
 WISHES = ("language models", "robot manipulation", "galaxies", "video diffusion", "proteins")
-
-
-def serve(pipe: Connection) -> None:
-    """An SMTP server in a process of its own, until it is told to stop."""
-    server = SmtpServer()
-    server.start()
-    pipe.send(server.port)
-    pipe.recv()
-    server.stop()
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -83,7 +73,9 @@ def main() -> None:
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,))
     process.start()
+    theirs.close()  # so that a server that dies is an error here, and not silence
     settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", ours.recv()
+    connection.settings_dict["TEST"]["NAME"] = "bench_paperround"
     databases = setup_databases(verbosity=0, interactive=False)
     try:
         call_command("import_papers", "papers/sample/papers.jsonl", stdout=StringIO())
@@ -100,7 +92,8 @@ def main() -> None:
             sent = Delivery.objects.filter(state=Delivery.State.SENT).count()
             assert sent == READERS, f"only {sent} of {READERS} were sent"
             prepared = [
-                (row.subscriber.address, mail.compose(row).message().as_bytes()) for row in rows
+                (row.subscriber.address, mail.compose(row).message().as_bytes(linesep="\r\n"))
+                for row in rows
             ]
 
             def loop(prepared: list[tuple[str, bytes]] = prepared) -> None:

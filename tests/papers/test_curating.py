@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from html import unescape
+from typing import Any
 
 import pytest
 import time_machine
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, User
-from django.http import HttpResponse
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
@@ -38,7 +38,7 @@ def curator(client: Client) -> Client:
     return client
 
 
-def body(response: HttpResponse) -> str:
+def body(response: Any) -> str:
     return unescape(response.content.decode())
 
 
@@ -48,9 +48,7 @@ def the_list(curator: Client, edition: Edition) -> str:
     return body(response)
 
 
-def save(
-    curator: Client, edition: Edition, changes: dict[EditionPaper, dict[str, object]]
-) -> HttpResponse:
+def save(curator: Client, edition: Edition, changes: dict[EditionPaper, dict[str, object]]) -> Any:
     """What the browser posts when the list's "Save" is pressed."""
     rows = list(edition.candidates.all())
     form: dict[str, object] = {
@@ -63,12 +61,12 @@ def save(
         fields |= {"position": "" if row.position is None else row.position}
         for name, value in (fields | changes.get(row, {})).items():
             form[f"form-{place}-{name}"] = value
-    return curator.post(f"{LIST}?edition__id__exact={edition.pk}", form)  # type: ignore[return-value]
+    return curator.post(f"{LIST}?edition__id__exact={edition.pk}", form)
 
 
 def act(curator: Client, action: str, *rows: EditionPaper) -> str:
     chosen = {"action": action, "_selected_action": [row.pk for row in rows]}
-    return body(curator.post(LIST, chosen, follow=True))  # type: ignore[arg-type]
+    return body(curator.post(LIST, chosen, follow=True))
 
 
 def candidate(edition: Edition, title: str) -> EditionPaper:
@@ -89,8 +87,8 @@ def test_the_admin_leads_from_the_candidates_to_todays_list_and_collects_it(
     response = curator.get(LIST, follow=True)
     edition = Edition.objects.get()
     assert edition.day == TODAY
-    assert response.redirect_chain[-1][0] == f"{LIST}?edition__id__exact={edition.pk}"  # type: ignore[attr-defined]
-    assert "In today's list" in body(response)  # type: ignore[arg-type]
+    assert response.redirect_chain[-1][0] == f"{LIST}?edition__id__exact={edition.pk}"
+    assert "In today's list" in body(response)
 
 
 def test_the_list_shows_title_source_counters_and_trend_with_its_terms(curator: Client) -> None:
@@ -112,8 +110,8 @@ def test_the_list_shows_title_source_counters_and_trend_with_its_terms(curator: 
 def test_the_list_of_a_frozen_edition_offers_neither_adding_nor_freezing(curator: Client) -> None:
     shown = the_list(curator, make_frozen_edition(make_paper(), day=TODAY))
     assert "papers can still be hidden" in shown
-    assert "/add/" not in shown
-    assert "/freeze/" not in shown
+    assert f"{DAY}/add/" not in shown
+    assert f"{DAY}/freeze/" not in shown
     assert f'href="/papers/{TODAY}"' in shown
 
 
@@ -209,7 +207,7 @@ def test_the_pin_action_says_why_it_cannot_pin_in_a_frozen_edition(curator: Clie
 
 
 def add(curator: Client, **form: str) -> str:
-    return body(curator.post(f"{DAY}/add/", form, follow=True))  # type: ignore[arg-type]
+    return body(curator.post(f"{DAY}/add/", form, follow=True))
 
 
 def test_a_known_paper_is_added_by_its_identifier(curator: Client) -> None:
@@ -257,10 +255,7 @@ def test_nothing_is_added_to_a_frozen_edition(curator: Client) -> None:
 def test_an_edition_that_does_not_exist_has_no_pages(curator: Client) -> None:
     assert curator.get("/admin/papers/edition/2026-01-01/add/").status_code == 404
     assert curator.get("/admin/papers/edition/2026-01-01/freeze/").status_code == 404
-    assert curator.get("/admin/papers/edition/2026-99-99/curate/", follow=True).status_code in (
-        200,
-        404,
-    )
+    assert curator.get("/admin/papers/edition/2026-99-99/curate/").status_code == 302  # unknown
     assert not Edition.objects.exists()
 
 
@@ -271,11 +266,11 @@ def test_opening_the_freeze_page_freezes_nothing_and_its_button_does(curator: Cl
     make_paper()
     edition = editions.open_edition(TODAY)
     response = curator.get(f"{DAY}/freeze/")
-    assert "This cannot be undone" in body(response)  # type: ignore[arg-type]
+    assert "This cannot be undone" in body(response)
     edition.refresh_from_db()
     assert edition.is_open
     response = curator.post(f"{DAY}/freeze/", follow=True)
-    assert f"Edition of {TODAY} is Frozen" in body(response)  # type: ignore[arg-type]
+    assert f"Edition of {TODAY} is Frozen" in body(response)
     edition.refresh_from_db()
     assert edition.state == Edition.State.FROZEN
     assert len(logged()) == 1
@@ -287,7 +282,7 @@ def test_freezing_twice_is_said_and_leaves_one_entry(curator: Client) -> None:
     curator.post(f"{DAY}/freeze/")
     was = Edition.objects.values().get()
     response = curator.post(f"{DAY}/freeze/")
-    assert "It is Frozen already" in body(response)  # type: ignore[arg-type]
+    assert "It is Frozen already" in body(response)
     assert Edition.objects.values().get() == was
     assert len(logged()) == 1
 
@@ -324,9 +319,7 @@ def form_of(page: str) -> dict[str, str]:
         name: value.removeprefix("\n")
         for name, value in re.findall(r'<textarea name="([^"]+)".*?>(.*?)</textarea>', page, re.S)
     }
-    chosen = re.findall(
-        r'<select name="([^"]+)".*?<option value="([^"]*)" selected>', page, re.S
-    )
+    chosen = re.findall(r'<select name="([^"]+)".*?<option value="([^"]*)" selected>', page, re.S)
     fields = {name: unescape(value) for name, value in (fields | dict(chosen)).items()}
     return {name: value for name, value in fields.items() if name not in ("_addanother",)}
 

@@ -55,7 +55,8 @@ def bring(*records: PaperRecord | BadRecord, now: datetime = NOW) -> Summary:
 
 def rows() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Everything that an import may have written, timestamps of rows included."""
-    return list(Paper.objects.order_by("id").values()), list(Signal.objects.order_by("id").values())
+    papers, signals = Paper.objects.order_by("id"), Signal.objects.order_by("id")
+    return [dict(row) for row in papers.values()], [dict(row) for row in signals.values()]
 
 
 def titled(title: str, **facts: Any) -> PaperRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -91,14 +92,15 @@ def test_pages_are_for_reading_only(client: Client) -> None:
 
 def test_a_hidden_paper_is_not_shown_and_pinned_ones_stand_first(client: Client) -> None:
     edition = make_frozen_edition(*(make_paper(title) for title in "ABCDEF"), day=TODAY)
-    for title, fields in {
+    curated: dict[str, dict[str, Any]] = {
         "A": {"trend": 0.2},
         "B": {"trend": 0.9},
         "C": {"curation": "pinned", "position": 2},
         "D": {"curation": "hidden", "position": 1, "trend": 1.0},
         "E": {"curation": "pinned", "position": 1},
         "F": {"position": 1},
-    }.items():
+    }
+    for title, fields in curated.items():
         edition.candidates.filter(paper__title=title).update(**fields)
     assert headings(page(client, "/")) == ["E", "C", "F", "B", "A"]
 
@@ -154,8 +156,9 @@ def test_hostile_text_is_shown_as_text(client: Client) -> None:
 
 
 def test_no_page_carries_a_javascript_link(client: Client) -> None:
-    links = dict.fromkeys(("url", "pdf_url", "code_url", "project_url"), "javascript:alert(1)")
-    ingest([PaperRecord("file", "Hostile", **links)], source="test", now=MORNING)
+    link = "javascript:alert(1)"
+    record = PaperRecord("file", "Hostile", url=link, pdf_url=link, code_url=link, project_url=link)
+    ingest([record], source="test", now=MORNING)
     paper = Paper.objects.get()
     make_frozen_edition(paper, day=TODAY)
     for path in ("/", paper.get_absolute_url()):

@@ -1,0 +1,282 @@
+"""Who may open what in the admin: every page of both apps, for every role."""
+
+from __future__ import annotations
+
+import pytest
+import time_machine
+from django.contrib import admin
+from django.contrib.auth.models import Group, User
+from django.db.models import Model
+from django.test import Client
+from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
+
+from newsletter.models import (
+    ConsentRecord,
+    Delivery,
+    Interest,
+    Subscriber,
+    Suppression,
+)
+from newsletter.roles import GROUPS
+from papers.models import Edition, EditionPaper, Harvest, Paper
+from tests.factories import MORNING, TODAY, make_frozen_edition, make_paper, make_subscriber
+
+pytestmark = pytest.mark.django_db
+
+APPS = ("papers", "newsletter")
+MODELS = [model for model in admin.site._registry if model._meta.app_label in APPS]
+PAGES = ("changelist", "add", "change", "delete", "history")
+
+# What each group may open; whatever is not named is forbidden.
+LOOK = {"changelist", "change", "history"}
+ALLOWED: dict[str, dict[type[Model], set[str]]] = {
+    "curators": {
+        Paper: LOOK | {"add"},
+        Edition: LOOK | {"add"},
+        EditionPaper: LOOK,
+        Harvest: LOOK,
+    },
+    "operators": {
+        Paper: LOOK,
+        Edition: LOOK,
+        EditionPaper: LOOK,
+        Harvest: LOOK,
+        Subscriber: LOOK,
+        Delivery: LOOK,
+        Suppression: LOOK | {"delete"},
+        ConsentRecord: LOOK,
+    },
+    "plain staff": {},
+}
+
+
+@pytest.fixture(autouse=True)
+def _today() -> object:
+    with time_machine.travel(MORNING):
+        yield
+
+
+@pytest.fixture
+def rows() -> dict[type[Model], Model]:
+    """One row of every model that the admin shows, each with all that its page may render."""
+    paper = make_paper(arxiv_id="2505.24864", categories=["cs.LG"])
+    edition = make_frozen_edition(paper, day=TODAY)
+    subscriber = make_subscriber(interests=("sparse graphs",))
+    delivery = Delivery.objects.create(
+        edition=edition,
+        subscriber=subscriber,
+        state=Delivery.State.SENT,
+        sent_at=timezone.now(),
+        paper_ids=[paper.pk],
+        sections=[Delivery.Section.FOR_YOU],
+        reasons=[Delivery.Reason.WORDS],
+        reason_details=["graphs"],
+        terms=[0.5] * len(Delivery.TERMS),
+    )
+    return {
+        Paper: paper,
+        Edition: edition,
+        EditionPaper: edition.candidates.get(),
+        Harvest: Harvest.objects.create(source="file", state="done", errors=["a:1: bad"]),
+        Subscriber: subscriber,
+        Delivery: delivery,
+        Suppression: Suppression.objects.create(address_hash="0" * 64, reason="complaint"),
+        ConsentRecord: ConsentRecord.objects.create(
+            address_hash="0" * 64, act="confirmed", way="link"
+        ),
+    }
+
+
+def client_of(role: str) -> Client:
+    client = Client()
+    if role == "superuser":
+        client.force_login(User.objects.create_superuser("root"))
+    elif role != "anonymous":
+        user = User.objects.create_user(role, is_staff=role != "reader with an account")
+        if role in GROUPS:
+            user.groups.add(Group.objects.get(name=role))
+        client.force_login(user)
+    return client
+
+
+def url_of(model: type[Model], page: str, row: Model) -> str:
+    name = f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}"
+    try:
+        return reverse(name)
+    except NoReverseMatch:
+        return reverse(name, args=[row.pk])
+
+
+def test_every_model_of_the_admin_has_its_row_here(rows: dict[type[Model], Model]) -> None:
+    assert set(rows) == set(MODELS)
+
+
+@pytest.mark.parametrize("role", ["curators", "operators", "plain staff"])
+def test_each_group_opens_what_it_needs_and_nothing_else(
+    rows: dict[type[Model], Model], role: str
+) -> None:
+    client = client_of(role)
+    for model in MODELS:
+        for page in PAGES:
+            url = url_of(model, page, rows[model])
+            status = client.get(url, follow=page == "changelist").status_code
+            assert (url, status) == (url, 200 if page in ALLOWED[role].get(model, ()) else 403)
+
+
+@pytest.mark.parametrize("role", ["anonymous", "reader with an account"])
+def test_whoever_is_not_staff_is_asked_to_log_in(rows: dict[type[Model], Model], role: str) -> None:
+    client = client_of(role)
+    urls = [url_of(model, page, rows[model]) for model in MODELS for page in PAGES]
+    for url in [*urls, *CUSTOM]:
+        for response in (client.get(url), client.post(url)):
+            assert response.status_code == 302
+            assert response["Location"].startswith("/admin/login/")
+
+
+def test_a_superuser_opens_every_page_that_exists(rows: dict[type[Model], Model]) -> None:
+    client = client_of("superuser")
+    for model in MODELS:
+        for page in PAGES:
+            url = url_of(model, page, rows[model])
+            assert client.get(url, follow=True).status_code in (200, 403)
+
+
+@pytest.mark.parametrize("role", ["curators", "operators", "plain staff"])
+def test_nobody_changes_by_posting_what_they_may_only_look_at(
+    rows: dict[type[Model], Model], role: str
+) -> None:
+    client = client_of(role)
+    group = GROUPS.get(role, {})
+    for model in MODELS:
+        rights = group.get(model._meta.app_label, {}).get(str(model._meta.model_name), ())
+        for page in ("add", "change", "delete"):
+            allowed = page in rights and page in {*ALLOWED[role].get(model, ()), "change"}
+            status = client.post(url_of(model, page, rows[model]), {}).status_code
+            assert (model, page, status == 403) == (model, page, not allowed)
+
+
+# The pages of our own
+
+DAY = f"/admin/papers/edition/{TODAY}"
+CUSTOM = ["/admin/papers/edition/today/", f"{DAY}/curate/", f"{DAY}/add/", f"{DAY}/freeze/"]
+
+
+@pytest.mark.parametrize(
+    ("role", "curate", "add", "freeze"),
+    [
+        ("curators", 200, 200, 200),
+        ("operators", 200, 403, 403),
+        ("plain staff", 403, 403, 403),
+        ("superuser", 200, 200, 200),
+    ],
+)
+def test_the_pages_of_an_edition_ask_for_their_rights(
+    role: str, curate: int, add: int, freeze: int
+) -> None:
+    Edition.objects.create(day=TODAY)
+    client = client_of(role)
+    for path, status in zip(CUSTOM, (curate, curate, add, freeze), strict=True):
+        assert (path, client.get(path, follow=True).status_code) == (path, status)
+    if freeze == 403:
+        assert client.post(f"{DAY}/freeze/").status_code == 403
+        assert Edition.objects.get().is_open
+
+
+def test_an_operator_looks_at_an_open_edition_without_touching_it() -> None:
+    client = client_of("operators")
+    make_paper()
+    assert client.get("/admin/papers/edition/today/", follow=True).status_code == 200
+    assert not Edition.objects.exists()
+    edition = Edition.objects.create(day=TODAY)
+    shown = client.get(f"{DAY}/curate/", follow=True).content.decode()
+    assert edition.candidates.count() == 0
+    assert f"{DAY}/add/" not in shown
+    assert f"{DAY}/freeze/" not in shown
+    form = {"form-TOTAL_FORMS": 0, "form-INITIAL_FORMS": 0, "_save": "Save"}
+    assert client.post("/admin/papers/editionpaper/", form).status_code == 403
+
+
+def test_a_look_only_role_has_no_actions_that_curate() -> None:
+    client = client_of("operators")
+    row = make_frozen_edition(make_paper(), day=TODAY).candidates.get()
+    chosen = {"action": "hide", "_selected_action": [row.pk]}
+    client.post("/admin/papers/editionpaper/", chosen)
+    row.refresh_from_db()
+    assert row.curation == ""
+
+
+def test_the_groups_have_the_rights_written_down_and_no_other() -> None:
+    for name, apps in GROUPS.items():
+        wanted = {
+            f"{label}.{verb}_{model}"
+            for label, models in apps.items()
+            for model, verbs in models.items()
+            for verb in verbs
+        }
+        permissions = Group.objects.get(name=name).permissions.select_related("content_type")
+        assert {f"{p.content_type.app_label}.{p.codename}" for p in permissions} == wanted
+
+
+# What operators do for readers
+
+
+def act(action: str, *rows: Model) -> None:
+    model = type(rows[0])
+    url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+    chosen = {"action": action, "_selected_action": [row.pk for row in rows], "post": "yes"}
+    response = client_of("operators").post(url, chosen, follow=True)
+    assert response.status_code == 200
+
+
+def test_an_operator_unsubscribes_a_reader() -> None:
+    subscriber = make_subscriber()
+    act("unsubscribe", subscriber)
+    subscriber.refresh_from_db()
+    assert subscriber.state == Subscriber.State.UNSUBSCRIBED
+
+
+def test_an_operator_suppresses_an_address_and_lifts_that_again() -> None:
+    subscriber = make_subscriber()
+    act("suppress", subscriber)
+    suppression = Suppression.objects.get()
+    assert suppression.reason == Suppression.Reason.OPERATOR
+    User.objects.all().delete()
+    act("delete_selected", suppression)
+    assert not Suppression.objects.exists()
+
+
+def test_an_operator_erases_a_reader_and_the_address_stays_suppressed() -> None:
+    subscriber = make_subscriber(interests=("graphs",))
+    act("erase", subscriber)
+    assert not Subscriber.objects.exists()
+    assert not Interest.objects.exists()
+    assert Suppression.objects.get().reason == Suppression.Reason.ERASURE
+
+
+def test_an_operator_finds_a_suppression_by_its_address() -> None:
+    subscriber = make_subscriber("alice@example.org")
+    act("suppress", subscriber)
+    Suppression.objects.create(address_hash="0" * 64, reason="invalid")
+    User.objects.all().delete()
+    client = client_of("operators")
+    for address in ("alice@example.org", " ALICE@example.org "):
+        shown = client.get("/admin/newsletter/suppression/", {"q": address}).content.decode()
+        assert "1 suppression" in shown
+
+
+def test_an_operator_mends_a_readers_settings_but_not_their_consent() -> None:
+    subscriber = make_subscriber(state=Subscriber.State.UNSUBSCRIBED)
+    form = {
+        "name": "Alice", "time_zone": "Europe/Berlin", "send_hour": 8, "papers_per_mail": 5,
+        "state": "active", "address": "mallory@example.org",
+        "interests-TOTAL_FORMS": 1, "interests-INITIAL_FORMS": 0,
+        "interests-0-name": "Graphs", "interests-0-words": "sparse graphs",
+        "interests-0-categories": "cs.LG,stat.ML", "_save": "Save",
+    }  # fmt: skip
+    url = f"/admin/newsletter/subscriber/{subscriber.pk}/change/"
+    assert client_of("operators").post(url, form).status_code == 302
+    subscriber.refresh_from_db()
+    assert (subscriber.name, subscriber.time_zone) == ("Alice", "Europe/Berlin")
+    assert (subscriber.state, subscriber.address) == ("unsubscribed", "alice@example.org")
+    assert subscriber.interests.get().categories == ["cs.LG", "stat.ML"]
