@@ -6,6 +6,10 @@ from django.conf import settings
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
+admin.site.site_header = admin.site.site_title = settings.SITE_NAME
+admin.site.enable_nav_sidebar = False  # the edition's list needs the width
+admin.site.index_title = "Curating and operating"
+
 urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
     path("", include("newsletter.urls")),

@@ -32,7 +32,7 @@ def category_choices() -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def zone_choices() -> list[tuple[str, str]]:
-    """Every zone a subscriber can have, so that none is changed by saving the form; cities first."""
+    """Every zone a subscriber can have, so that saving the form changes none; cities first."""
 
     def without_city(name: str) -> bool:
         return "/" not in name or name.startswith("Etc/")
@@ -75,7 +75,7 @@ class SubjectForm(forms.Form):
         label="Fields",
         required=False,
         choices=category_choices,
-        widget=forms.SelectMultiple(attrs={"size": 6}),
+        widget=forms.CheckboxSelectMultiple,
     )
 
     def subject(self) -> Subject:

@@ -104,7 +104,9 @@ def letter(request: HttpRequest, key: str) -> HttpResponse:
 @xframe_options_sameorigin
 def letter_html(request: HttpRequest, key: str) -> HttpResponse:
     """The HTML part by itself, for a frame: it may style itself and do nothing else."""
-    response = HttpResponse(_find(key).html)
+    # A link followed inside the frame would open there, where our pages refuse to be framed.
+    html = _find(key).html.replace("<head>", '<head><base target="_top">', 1)
+    response = HttpResponse(html)
     response["Content-Security-Policy"] = (
         "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
         "sandbox allow-popups allow-top-navigation-by-user-activation"

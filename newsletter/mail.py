@@ -164,7 +164,10 @@ def compose(delivery: Delivery) -> EmailMultiAlternatives:
 
 
 def compose_confirmation(subscriber: Subscriber) -> EmailMultiAlternatives:
-    """The first half of the double opt-in."""
+    """The first half of the double opt-in.
+
+    It quotes nothing that the form held: anybody can type somebody else's address there.
+    """
     return _message(
         subscriber,
         f"Please confirm your subscription to {settings.SITE_NAME}",
@@ -172,7 +175,6 @@ def compose_confirmation(subscriber: Subscriber) -> EmailMultiAlternatives:
         {
             "confirm_url": links.url(subscriber.uuid, Purpose.CONFIRM),
             "days": settings.CONFIRMATION_DAYS,
-            "interests": list(subscriber.interests.all()),
         },
     )
 

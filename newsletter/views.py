@@ -7,6 +7,7 @@ provider's one-click POST could not bring one), and they send no referrer.
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
@@ -22,7 +23,7 @@ from newsletter.tasks import plan_due, send_confirmations, soon
 
 @never_cache
 def subscribe(request: HttpRequest) -> HttpResponse:
-    """The sign-up form; a short form elsewhere may bring the address along."""
+    """The sign-up form."""
     if request.method != "POST":
         return render(request, "newsletter/subscribe.html", {"form": SignUpForm()})
     form = SignUpForm(request.POST)
@@ -41,7 +42,8 @@ def subscribe(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def check_your_mail(request: HttpRequest) -> HttpResponse:
-    return render(request, "newsletter/check_your_mail.html")
+    days = settings.CONFIRMATION_DAYS
+    return render(request, "newsletter/check_your_mail.html", {"days": days})
 
 
 @require_safe

@@ -166,7 +166,7 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
     """The list of an edition: pin, hide, order, note."""
 
     list_display = (
-        "paper_title", "source", "counters", "trend_in_words", "curation", "position", "note",
+        "paper_title", "source", "trend_in_words", "curation", "position", "note",
     )  # fmt: skip
     list_display_links = None
     list_editable = ("curation", "position", "note")
@@ -185,7 +185,9 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
         field = super().formfield_for_dbfield(db_field, request, **options)
         if db_field.name == "note" and field is not None:
-            field.widget = forms.Textarea(attrs={"rows": 1, "cols": 24})
+            field.widget = forms.Textarea(attrs={"rows": 2, "cols": 18})
+        if db_field.name == "position" and field is not None:
+            field.widget = forms.NumberInput(attrs={"min": 0, "size": 3, "style": "width: 4em"})
         return field
 
     def changelist_view(
@@ -211,17 +213,14 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
     def source(self, row: EditionPaper) -> str:
         return ", ".join(row.paper.sources)
 
-    @admin.display(description="Counters")
-    def counters(self, row: EditionPaper) -> str:
-        counted = (f"{name} {terms['count']}" for name, terms in row.trend_terms.items())
-        return ", ".join(counted) or "—"
-
-    @admin.display(description="Trend", ordering="trend")
+    @admin.display(description="Trend: counters and percentiles", ordering="trend")
     def trend_in_words(self, row: EditionPaper) -> str:
         terms = ", ".join(
-            f"{name} {values['percentile']:.0%}" for name, values in row.trend_terms.items()
+            f"{name} {values['count']} ({values['percentile']:.0%})"
+            for name in Signal.Counter.values
+            if (values := row.trend_terms.get(name))
         )
-        return f"{row.trend:.2f} ({terms or 'nothing counted: neutral'})"
+        return f"{row.trend:.2f}: {terms or 'nothing counted, neutral'}"
 
     @admin.action(description="Pin: into everybody's mail", permissions=["change"])
     def pin(self, request: HttpRequest, rows: QuerySet[EditionPaper]) -> None:

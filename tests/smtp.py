@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -16,8 +17,9 @@ class _AnyPort(Controller):
     """aiosmtpd's controller greets the port it was told, which is 0 for "any free one"."""
 
     def _trigger_server(self) -> None:
+        assert isinstance(self.server, asyncio.Server)
         self.port = self.server.sockets[0].getsockname()[1]
-        super()._trigger_server()
+        super()._trigger_server()  # type: ignore[no-untyped-call]
 
 
 class SmtpServer:
@@ -56,6 +58,7 @@ class SmtpServer:
             self.messages.append(parsed)
             self.recipients.append(recipient)
         if reply == "drop":
+            assert isinstance(server.transport, asyncio.Transport)
             server.transport.abort()
         return reply
 

@@ -139,30 +139,31 @@ def _listing(text: str, place: str) -> Records:
     units = list(_units(text))
     found: list[PaperRecord | BadRecord] = []
     title: tuple[int, str] = (0, "")
-    abstract = ""
+    abstract: list[str] = []
 
     def close() -> None:
         line, heading = title
         if abstract:
-            found.append(_listed(heading, abstract, f"{place}:{line}"))
+            found.append(_listed(heading, " ".join(abstract), f"{place}:{line}"))
         elif heading:
             found.append(BadRecord(f"{place}:{line}", f"no abstract after “{heading[:80]}”"))
 
     for number, (line, unit) in enumerate(units, 1):
         before_prose = number < len(units) and _is_prose(units[number][1])
         wanted = title[1] and not abstract
-        # some titles have two sentences, but their abstract follows
-        two_sentences = not wanted and before_prose and len(unit) <= LONG_TITLE
+        # some titles have two sentences, but then their abstract follows
+        longest = 250 if _is_ended(unit) else LONG_TITLE
+        two_sentences = not wanted and before_prose and len(unit) <= longest
         prose = _is_prose(unit) and not two_sentences
         if prose and not title[1]:
             found.append(BadRecord(f"{place}:{line}", f"no title before “{unit[:80]}”"))
         elif prose:
-            abstract = f"{abstract} {unit}".strip()
+            abstract.append(unit)
         elif not wanted or before_prose:
             close()
-            title, abstract = (line, unit), ""
+            title, abstract = (line, unit), []
         else:
-            abstract = unit
+            abstract = [unit]
     close()
     papers = [record for record in found if isinstance(record, PaperRecord)]
     marked = sum(unit.startswith(("|", "#", "```", "- ", "* ")) for _, unit in units)
@@ -183,8 +184,12 @@ def _listed(title: str, abstract: str, place: str) -> PaperRecord | BadRecord:
 
 def _is_prose(text: str) -> bool:
     """Whether this reads like an abstract; a short one may not, a title never does."""
-    ended = text.rstrip("\"'”’)*").endswith((".", "!", "?", "…"))
-    return len(text) > LONG_TITLE or (len(text) > 120 and (ended or bool(_SENTENCES.search(text))))
+    sentences = _is_ended(text) or _SENTENCES.search(text) is not None
+    return len(text) > LONG_TITLE or (len(text) > 120 and sentences)
+
+
+def _is_ended(text: str) -> bool:
+    return text.rstrip("\"'”’)*").endswith((".", "!", "?", "…"))
 
 
 def _units(text: str) -> Iterator[tuple[int, str]]:
@@ -215,13 +220,15 @@ def _units(text: str) -> Iterator[tuple[int, str]]:
 
 def _without_navigation(block: list[tuple[int, str]]) -> list[tuple[int, str]]:
     """Page furniture stands at the edges of a block; inside one it is a wrapped word."""
-    kept = block
-    while kept and _NAVIGATION.fullmatch(kept[0][1]):
-        kept = kept[1:]
-    while kept and _NAVIGATION.fullmatch(kept[-1][1]):
-        kept = kept[:-1]
-    long = any(len(line) > 200 for _, line in kept)
-    return [one for one in kept if not _NAVIGATION.fullmatch(one[1])] if long else kept
+    drop = [bool(_NAVIGATION.fullmatch(line)) for _, line in block]
+    if any(len(line) > 200 for _, line in block):  # nothing is wrapped
+        return [entry for entry, dropped in zip(block, drop, strict=True) if not dropped]
+    start, end = 0, len(block)
+    while start < end and drop[start]:
+        start += 1
+    while end > start and drop[end - 1]:
+        end -= 1
+    return block[start:end]
 
 
 # -- Hugging Face's daily papers --------------------------------------------------------------

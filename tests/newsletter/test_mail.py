@@ -56,7 +56,9 @@ def test_it_carries_the_headers_of_a_list_mail() -> None:
     assert headers["Feedback-ID"].endswith(":daily:paperround")
 
 
-@pytest.mark.parametrize("control", ["\r\n", "\n", "\x00", "\x0b", "\x0c", "\x85", "\u2028", "\u2029"])  # fmt: skip
+@pytest.mark.parametrize(
+    "control", ["\r\n", "\n", "\x00", "\x0b", "\x0c", "\x85", "\u2028", "\u2029"]
+)
 def test_no_title_can_add_a_header(control: str) -> None:
     message = mail_of("Linear attention")
     message.subject = mail.header(f"Poisoned{control}Bcc: eve@example.org")

@@ -120,16 +120,16 @@ def test_the_next_slot_is_soon_and_at_the_wanted_hour(
         # Only in a gap, at the very instant at which clocks jump over the wanted hour.
         before = (found - timedelta(seconds=1)).astimezone(ZoneInfo(zone))
         assert before.replace(tzinfo=None) < local.replace(tzinfo=None) - timedelta(minutes=1)
-        assert before.replace(tzinfo=None) < local.replace(
-            hour=hour, minute=0, tzinfo=None
-        ) <= local.replace(tzinfo=None)
+        assert (
+            before.replace(tzinfo=None)
+            < local.replace(hour=hour, minute=0, tzinfo=None)
+            <= local.replace(tzinfo=None)
+        )
 
 
 @settings(deadline=None)
 @given(moments, zones, hours)
-def test_no_slot_lies_between_the_last_and_the_next(
-    moment: datetime, zone: str, hour: int
-) -> None:
+def test_no_slot_lies_between_the_last_and_the_next(moment: datetime, zone: str, hour: int) -> None:
     last, following = last_slot(moment, zone, hour), next_slot(moment, zone, hour)
     assert last <= moment < following
     assert next_slot(last, zone, hour) == following
@@ -138,7 +138,9 @@ def test_no_slot_lies_between_the_last_and_the_next(
 
 @settings(deadline=None)
 @given(moments, zones, hours)
-def test_sixty_slots_are_on_sixty_local_days_in_a_row(start: datetime, zone: str, hour: int) -> None:
+def test_sixty_slots_are_on_sixty_local_days_in_a_row(
+    start: datetime, zone: str, hour: int
+) -> None:
     moment, days = start, []
     for _ in range(60):
         moment = next_slot(moment, zone, hour)
