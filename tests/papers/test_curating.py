@@ -100,7 +100,7 @@ def test_the_list_shows_title_source_counters_and_trend_with_its_terms(curator: 
     assert "Attention & graphs" in shown
     assert "huggingface, listing" in shown
     assert "0.50: upvotes 42 (50%), comments 3 (50%)" in shown
-    assert "nothing counted: neutral" in shown
+    assert "nothing counted, neutral" in shown
     assert "Open: pins, hides, order and notes count until it is frozen" in shown
     assert f"{DAY}/add/" in shown
     assert f"{DAY}/freeze/" in shown
