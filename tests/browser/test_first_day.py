@@ -10,6 +10,7 @@ from email.message import EmailMessage
 
 import pytest
 from django.core.management import call_command
+from django.db import connections
 from playwright.sync_api import Browser, Error, expect, sync_playwright
 from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
@@ -43,6 +44,7 @@ def browser() -> Iterator[Browser]:
             pytest.skip(f"NO BROWSER TEST: Chromium cannot be started: {error.message[:200]}")
         yield chromium
         chromium.close()
+        connections.close_all()  # inside that loop Django had opened one more connection
     del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
 
 
