@@ -128,7 +128,7 @@ def send_planned(*, edition: Edition | None = None) -> Tally:
             for delivery in batch:
                 _deliver(delivery, connection, tally)
     finally:
-        _close(connection)
+        close(connection)
     log.info("send_planned: %s", tally)
     return tally
 
@@ -190,7 +190,7 @@ def _deliver(delivery: Delivery, connection: BaseEmailBackend, tally: Tally) -> 
     if not handed_over:
         return  # the lease ran out, and somebody else has it
     try:
-        provider_id = _hand_over(message, connection)
+        provider_id = hand_over(message, connection)
     except Refused as refused:
         if refused.for_good or delivery.attempts >= settings.SEND_MAX_ATTEMPTS:
             move(delivery, S.HANDED_OVER, S.FAILED, lease_until=None, error=str(refused))
@@ -235,7 +235,7 @@ def _later(delivery: Delivery, source: str, why: str) -> None:
     )
 
 
-def _hand_over(message: EmailMessage, connection: BaseEmailBackend) -> str:
+def hand_over(message: EmailMessage, connection: BaseEmailBackend) -> str:
     """Give one message to the provider; returns the provider's id for it, "" if it names none.
 
     Raises:
@@ -247,10 +247,10 @@ def _hand_over(message: EmailMessage, connection: BaseEmailBackend) -> str:
         accepted = connection.send_messages([message])
     except smtplib.SMTPRecipientsRefused as error:
         codes = [code for code, _ in error.recipients.values()]
-        _close(connection)
+        close(connection)
         raise Refused(str(error), for_good=all(code >= 500 for code in codes)) from error
     except smtplib.SMTPResponseException as error:
-        _close(connection)
+        close(connection)
         raise Refused(str(error), for_good=error.smtp_code >= 500) from error
     except AnymailRequestsAPIError as error:
         status = error.status_code
@@ -263,7 +263,7 @@ def _hand_over(message: EmailMessage, connection: BaseEmailBackend) -> str:
         # Unsupported feature, bad configuration, every recipient refused: nothing was accepted.
         raise Refused(str(error), for_good=True) from error
     except (smtplib.SMTPException, OSError) as error:
-        _close(connection)
+        close(connection)
         raise OutcomeUnknown(f"the connection was lost: {error!r}") from error
     if not accepted:
         raise OutcomeUnknown("the mail backend did not say that it accepted the message")
@@ -271,7 +271,7 @@ def _hand_over(message: EmailMessage, connection: BaseEmailBackend) -> str:
     return str(getattr(status, "message_id", "") or "")
 
 
-def _close(connection: BaseEmailBackend) -> None:
+def close(connection: BaseEmailBackend) -> None:
     """Leave no half-spoken conversation to the next message: it opens a connection of its own."""
     try:
         connection.close()

@@ -123,5 +123,10 @@ class _Subjects(forms.BaseFormSet[SubjectForm]):
 
 
 SubjectFormSet = forms.formset_factory(
-    SubjectForm, formset=_Subjects, extra=1, max_num=MAX_INTERESTS, validate_max=True
+    SubjectForm,
+    formset=_Subjects,
+    extra=1,
+    max_num=MAX_INTERESTS,
+    absolute_max=MAX_INTERESTS + 1,  # no more are made of what a POST says, the one too many shown
+    validate_max=True,
 )

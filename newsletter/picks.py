@@ -74,11 +74,10 @@ def _plan_batch(edition: Edition, now: datetime, *, only_due: bool) -> int:
     with transaction.atomic():
         if not only_due:
             waiting = waiting.exclude(deliveries__edition=edition)
-        subscribers = list(
-            waiting.order_by("id").select_for_update(skip_locked=True, of=("self",))[
-                : settings.PLAN_BATCH_SIZE
-            ]
-        )
+        # Who is being changed at this moment is due again at the next tick; a whole day run by hand
+        # has no next tick, and waits.
+        locked = waiting.order_by("id").select_for_update(skip_locked=only_due, of=("self",))
+        subscribers = list(locked[: settings.PLAN_BATCH_SIZE])
         if not subscribers:
             return 0
         served = set(
@@ -87,11 +86,7 @@ def _plan_batch(edition: Edition, now: datetime, *, only_due: bool) -> int:
             )
         )
         unserved = [subscriber for subscriber in subscribers if subscriber.pk not in served]
-        # Another process may have planned one of them for this edition since it was locked: the
-        # unique pair decides.
-        deliveries = Delivery.objects.bulk_create(
-            plan(edition, unserved, now), batch_size=500, ignore_conflicts=True
-        )
+        deliveries = Delivery.objects.bulk_create(plan(edition, unserved, now), batch_size=500)
         for subscriber in subscribers:
             subscriber.next_send_at = schedule.next_slot(
                 now, subscriber.time_zone, subscriber.send_hour

@@ -91,7 +91,7 @@ def send_answers() -> int:
                 break
             sent += _send_answer(subscriber, server)
     finally:
-        delivery._close(server)
+        delivery.close(server)
     return sent
 
 
@@ -99,7 +99,7 @@ def _send_answer(subscriber: Subscriber, server: BaseEmailBackend) -> bool:
     """Send one answer and settle it; False if it waits for its next try, or there is none."""
     done = {"answer_due_at": None, "answered_at": timezone.now()}
     try:
-        delivery._hand_over(_answer(subscriber), server)
+        delivery.hand_over(_answer(subscriber), server)
     except delivery.OutcomeUnknown as unknown:
         log.warning("the answer to subscriber %s may have arrived: %s", subscriber.uuid, unknown)
     except Exception as error:  # one that cannot be sent keeps no other waiting

@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
 from newsletter import addresses, subscriptions
-from newsletter.models import known_zone
+from newsletter.models import LONGEST_INTEREST, MAX_INTERESTS, known_zone
 from newsletter.subscriptions import Subject
 from papers.categories import CATEGORY_NAMES
 
@@ -59,10 +59,14 @@ class Command(BaseCommand):
         unknown = [str(name) for name in names if name not in COLUMNS]
         if unknown:
             raise CommandError(f"Unknown columns: {', '.join(unknown)}. Use {', '.join(COLUMNS)}.")
+        if len(set(names)) < len(names):
+            raise CommandError("The first line names a column twice.")
 
     def _bring_in(self, row: dict[str, str], file_name: str) -> bool:
         if None in row:
             raise ValueError("has more fields than the first line names columns")
+        if any("\0" in value for value in row.values()):
+            raise ValueError("holds a NUL character, which no text has")
         address = addresses.accept(row["address"])
         zone = row.get("time_zone", "").strip() or settings.DEFAULT_TIME_ZONE
         known_zone(zone)
@@ -71,7 +75,7 @@ class Command(BaseCommand):
             raise ValueError(f"“{hour}” is not an hour; write a number from 0 to 23")
         return subscriptions.bring_in(
             address,
-            [_subject(text) for text in row.get("interests", "").split(";")],
+            _subjects(row.get("interests", "")),
             name=row.get("name", "").strip()[:100],
             time_zone=zone,
             send_hour=int(hour),
@@ -79,6 +83,14 @@ class Command(BaseCommand):
         )
 
 
-def _subject(text: str) -> Subject:
-    text = text.strip()
-    return Subject(categories=(text,)) if text in CATEGORY_NAMES else Subject(words=text)
+def _subjects(stated: str) -> list[Subject]:
+    """The interests of one field; as many and as long as the preferences page takes."""
+    texts = [text.strip() for text in stated.split(";") if text.strip()]
+    if len(texts) > MAX_INTERESTS:
+        raise ValueError(f"states {len(texts)} interests; there can be {MAX_INTERESTS}")
+    if any(len(text) > LONGEST_INTEREST for text in texts):
+        raise ValueError(f"states an interest of more than {LONGEST_INTEREST} characters")
+    return [
+        Subject(categories=(text,)) if text in CATEGORY_NAMES else Subject(words=text)
+        for text in texts
+    ]
