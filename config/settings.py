@@ -68,13 +68,13 @@ DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Paperround <daily@lo
 SERVER_EMAIL = env.str("SERVER_EMAIL", default=DEFAULT_FROM_EMAIL)
 LIST_ID = env.str("LIST_ID", default=f"daily.{SITE_HOST}")
 DEV_INBOX = Path(env.str("DEV_INBOX", default=str(VAR_DIR / "inbox")))
-vars().update(env.email("EMAIL_URL", default="smtp://localhost:25"))
-EMAIL_BACKEND = env.str(
-    "EMAIL_BACKEND",
-    default="newsletter.inbox.MaildirBackend"
-    if DEBUG and "EMAIL_URL" not in os.environ
-    else "django.core.mail.backends.smtp.EmailBackend",
-)
+mail_server = env.email("EMAIL_URL", default="smtp://localhost:25")
+if DEBUG and "EMAIL_URL" not in os.environ:
+    mail_server["EMAIL_BACKEND"] = "newsletter.inbox.MaildirBackend"
+elif mail_server["EMAIL_BACKEND"] == "django.core.mail.backends.smtp.EmailBackend":
+    mail_server["EMAIL_BACKEND"] = "newsletter.smtp.SmtpBackend"
+vars().update(mail_server)
+EMAIL_BACKEND = env.str("EMAIL_BACKEND", default=mail_server["EMAIL_BACKEND"])
 # Without one, a server that accepts and then says nothing holds a worker for ever.
 EMAIL_TIMEOUT = env.int("EMAIL_TIMEOUT", default=30)
 EMAIL_USE_LOCALTIME = False
@@ -194,7 +194,10 @@ CELERY_TASK_PUBLISH_RETRY = False  # a page never waits for Redis: the next tick
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
+    "filters": {"tokens": {"()": "config.logs.WithoutTokens"}},
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["tokens"]}
+    },
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
 }

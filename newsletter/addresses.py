@@ -6,7 +6,7 @@ import hashlib
 import hmac
 
 from django.conf import settings
-from django.core.exceptions import ValidationError
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.validators import validate_email
 
 
@@ -18,6 +18,9 @@ def accept(text: str) -> str:
     """
     address = text.strip()
     local, at, domain = address.rpartition("@")
+    if '"' in local:
+        # Legal, and used by nobody but those who try what a header makes of a control character.
+        raise ValidationError("Please use an address without quotation marks.")
     if not local.isascii():
         # Most servers lack SMTPUTF8, and Django would encode such a name into a wrong address.
         raise ValidationError(
@@ -46,5 +49,9 @@ def mailbox_key(address: str) -> str:
 
 
 def _keyed(text: str) -> str:
-    key = settings.ADDRESS_HASH_KEY or f"development only: {settings.SECRET_KEY}"
+    key = settings.ADDRESS_HASH_KEY
+    if not key:
+        if not settings.DEBUG:
+            raise ImproperlyConfigured("ADDRESS_HASH_KEY must be set; see README's settings.")
+        key = "only-for-development"
     return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()

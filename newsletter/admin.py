@@ -48,7 +48,8 @@ class SubscriberAdmin(admin.ModelAdmin[Subscriber]):
         self, request: HttpRequest, obj: Subscriber, form: ModelForm[Subscriber], change: bool
     ) -> None:
         subscriptions.reschedule(obj)
-        super().save_model(request, obj, form, change)
+        # Only what the form changes: the state may have moved since the page was opened.
+        obj.save(update_fields=[*form.changed_data, "next_send_at"])
 
     @admin.action(description="Unsubscribe", permissions=["change"])
     def unsubscribe(self, request: HttpRequest, rows: QuerySet[Subscriber]) -> None:
@@ -67,13 +68,22 @@ class SubscriberAdmin(admin.ModelAdmin[Subscriber]):
     def erase(self, request: HttpRequest, rows: QuerySet[Subscriber]) -> None:
         for subscriber in rows:
             uuid = subscriber.uuid
+            self.log_deletions(request, Subscriber.objects.filter(pk=subscriber.pk))
             subscriptions.erase(subscriber, way="operator")
             messages.success(request, f"Subscriber {uuid} is erased.")
 
 
 @admin.register(Delivery)
 class DeliveryAdmin(NoHandWriting, admin.ModelAdmin[Delivery]):
-    list_display = ("uuid", "edition", "subscriber", "state", "sent_at", "attempts", "error")
+    list_display = (
+        "uuid",
+        "edition",
+        "subscriber__address",
+        "state",
+        "sent_at",
+        "attempts",
+        "error",
+    )
     list_filter = ("state", "edition")
     list_select_related = ("edition", "subscriber")
     search_fields = ("uuid__iexact", "subscriber__address__iexact")

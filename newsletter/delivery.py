@@ -12,17 +12,25 @@ import smtplib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from anymail.exceptions import AnymailError, AnymailRequestsAPIError
+from anymail.exceptions import (
+    AnymailAPIError,
+    AnymailInvalidAddress,
+    AnymailRecipientsRefused,
+    AnymailSerializationError,
+    AnymailUnsupportedFeature,
+)
 from django.conf import settings
 from django.core.mail import EmailMessage, get_connection
 from django.core.mail.backends.base import BaseEmailBackend
 from django.db import transaction
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, F, Q, QuerySet
 from django.utils import timezone
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from newsletter import mail
 from newsletter.addresses import address_hash
 from newsletter.models import Delivery, Subscriber, Suppression
+from newsletter.smtp import may_have_left
 from papers.models import Edition
 
 log = logging.getLogger(__name__)
@@ -39,7 +47,7 @@ MOVES: frozenset[tuple[str, str]] = frozenset(
         (S.CLAIMED, S.SUPPRESSED),
         (S.CLAIMED, S.EXPIRED),
         (S.CLAIMED, S.SKIPPED),  # every pick was hidden since it was planned
-        (S.CLAIMED, S.FAILED),  # its mail could not be composed
+        (S.CLAIMED, S.FAILED),  # its mail could not be composed, or every try killed its worker
         (S.HANDED_OVER, S.SENT),
         (S.HANDED_OVER, S.PLANNED),  # definitely refused for now
         (S.HANDED_OVER, S.FAILED),  # definitely refused for good
@@ -51,6 +59,14 @@ MOVES: frozenset[tuple[str, str]] = frozenset(
 )
 
 FIRST_DELAY = timedelta(minutes=5)
+
+NEVER_ACCEPTED = (
+    AnymailInvalidAddress,
+    AnymailRecipientsRefused,
+    AnymailSerializationError,
+    AnymailUnsupportedFeature,
+)
+NO_CONNECTION = (NewConnectionError, ConnectTimeoutError)
 
 
 class Refused(Exception):
@@ -106,9 +122,13 @@ def recover(now: datetime) -> int:
     """Take back what a dead worker held: claimed ones are planned again, handed-over ones are
     unknown, since their mail may have left."""
     ran_out = Delivery.objects.filter(lease_until__lte=now)
-    count = move_all(ran_out, S.CLAIMED, S.PLANNED, lease_until=None)
-    held = "The worker that handed it over did not come back."
-    count += move_all(ran_out, S.HANDED_OVER, S.UNKNOWN, lease_until=None, error=held)
+    gone = "The worker that held it did not come back."
+    # What kills every worker that claims it must not do so for ever.
+    last_try = ran_out.filter(attempts__gte=settings.SEND_MAX_ATTEMPTS - 1)
+    count = move_all(last_try, S.CLAIMED, S.FAILED, lease_until=None, error=gone)
+    tried = F("attempts") + 1
+    count += move_all(ran_out, S.CLAIMED, S.PLANNED, lease_until=None, attempts=tried, error=gone)
+    count += move_all(ran_out, S.HANDED_OVER, S.UNKNOWN, lease_until=None, error=gone)
     if count:
         log.warning("recovered %d deliveries of lost workers", count)
     return count
@@ -122,15 +142,35 @@ def send_planned(*, edition: Edition | None = None) -> Tally:
     """
     recover(timezone.now())
     tally = Tally()
-    connection = get_connection()
+    server = get_connection()
     try:
         while batch := _claim(timezone.now(), edition):
-            for delivery in batch:
-                _deliver(delivery, connection, tally)
+            if not _send_batch(batch, server, tally):
+                break
     finally:
-        close(connection)
+        close(server)
     log.info("send_planned: %s", tally)
     return tally
+
+
+def _send_batch(batch: list[Delivery], server: BaseEmailBackend, tally: Tally) -> bool:
+    """Bring each of a claimed batch to its end; False if there is no mail server to talk to."""
+    now = timezone.now()
+    editions = {one.edition_id: one.edition for one in batch}
+    news = {pk for pk, edition in editions.items() if edition.may_be_mailed(now)}
+    for place, delivery in enumerate(batch):
+        try:
+            server.open()  # again after a lost one; does nothing while it stands
+        except (OSError, smtplib.SMTPException) as error:
+            # Nothing has left, and no other of them would fare better: none waits for its lease,
+            # and the server is asked once and not once for each.
+            log.error("no connection to the mail server: %s", type(error).__name__)
+            for waiting in batch[place:]:
+                _later(waiting, S.CLAIMED, f"no connection to the mail server: {error}")
+                tally.later += 1
+            return False
+        _deliver(delivery, server, tally, is_news=delivery.edition_id in news)
+    return True
 
 
 def _claim(now: datetime, edition: Edition | None) -> list[Delivery]:
@@ -153,15 +193,15 @@ def _claim(now: datetime, edition: Edition | None) -> list[Delivery]:
     )
 
 
-def _deliver(delivery: Delivery, connection: BaseEmailBackend, tally: Tally) -> None:
+def _deliver(delivery: Delivery, server: BaseEmailBackend, tally: Tally, *, is_news: bool) -> None:
     """Bring one claimed delivery to its end. Whatever happens to it happens to no other."""
-    now = timezone.now()
     try:
-        if stopped := _must_not_leave(delivery, now):
+        if stopped := _must_not_leave(delivery, is_news=is_news):
             move(delivery, S.CLAIMED, stopped, lease_until=None)
             tally.dropped += 1
             return
         message = mail.compose(delivery)
+        message.message()  # what cannot be written as a mail shows here, before it is handed over
     except mail.NothingToSend as nothing:
         move(delivery, S.CLAIMED, S.SKIPPED, lease_until=None, skip_reason=str(nothing))
         tally.dropped += 1
@@ -171,14 +211,7 @@ def _deliver(delivery: Delivery, connection: BaseEmailBackend, tally: Tally) -> 
         move(delivery, S.CLAIMED, S.FAILED, lease_until=None, error=repr(error))
         tally.failed += 1
         return
-    try:
-        connection.open()  # again after a lost one; does nothing while it stands
-    except (OSError, smtplib.SMTPException) as error:
-        # Nothing has left, and the next delivery would not fare better: none waits for its lease.
-        _later(delivery, S.CLAIMED, f"no connection to the mail server: {error}")
-        tally.later += 1
-        log.error("no connection to the mail server: %s", error)
-        return
+    now = timezone.now()
     handed_over = move(
         delivery,
         S.CLAIMED,
@@ -190,38 +223,37 @@ def _deliver(delivery: Delivery, connection: BaseEmailBackend, tally: Tally) -> 
     if not handed_over:
         return  # the lease ran out, and somebody else has it
     try:
-        provider_id = hand_over(message, connection)
+        provider_id = hand_over(message, server)
     except Refused as refused:
-        if refused.for_good or delivery.attempts >= settings.SEND_MAX_ATTEMPTS:
+        for_good = refused.for_good or delivery.attempts >= settings.SEND_MAX_ATTEMPTS
+        log.warning("delivery %s refused for %s", delivery.uuid, "good" if for_good else "now")
+        if for_good:
             move(delivery, S.HANDED_OVER, S.FAILED, lease_until=None, error=str(refused))
             tally.failed += 1
         else:
             _later(delivery, S.HANDED_OVER, str(refused))
             tally.later += 1
-        log.warning("delivery %s refused: %s", delivery.uuid, refused)
-    except OutcomeUnknown as unknown:
-        move(delivery, S.HANDED_OVER, S.UNKNOWN, lease_until=None, error=str(unknown))
+    except Exception as error:  # OutcomeUnknown, and whatever a provider's code may raise
+        log.warning("delivery %s: unknown outcome, %s", delivery.uuid, type(error).__name__)
+        move(delivery, S.HANDED_OVER, S.UNKNOWN, lease_until=None, error=str(error))
         tally.unknown += 1
-        log.warning("delivery %s has an unknown outcome: %s", delivery.uuid, unknown)
     else:
-        move(
-            delivery,
-            S.HANDED_OVER,
-            S.SENT,
-            sent_at=timezone.now(),
-            provider_id=provider_id,
-            lease_until=None,
-            error="",
-        )
-        tally.sent += 1
+        sent = {"sent_at": timezone.now(), "provider_id": provider_id, "error": ""}
+        # Over a slow hand-over the lease may have run out, and it was taken for unknown.
+        if move(delivery, S.HANDED_OVER, S.SENT, lease_until=None, **sent) or move(
+            delivery, S.UNKNOWN, S.SENT, **sent
+        ):
+            tally.sent += 1
 
 
-def _must_not_leave(delivery: Delivery, now: datetime) -> str:
+def _must_not_leave(delivery: Delivery, *, is_news: bool) -> str:
     """The state a delivery ends in instead of leaving, "" if it may leave."""
-    subscriber = Subscriber.objects.only("state", "address").get(pk=delivery.subscriber_id)
-    if subscriber.state != Subscriber.State.ACTIVE or is_suppressed(subscriber.address):
+    subscriber = Subscriber.objects.filter(pk=delivery.subscriber_id).first()
+    if subscriber is None or subscriber.state != Subscriber.State.ACTIVE:
         return S.SUPPRESSED
-    return "" if delivery.edition.may_be_mailed(now) else S.EXPIRED
+    if is_suppressed(subscriber.address):
+        return S.SUPPRESSED
+    return "" if is_news else S.EXPIRED
 
 
 def is_suppressed(address: str) -> bool:
@@ -235,46 +267,84 @@ def _later(delivery: Delivery, source: str, why: str) -> None:
     )
 
 
-def hand_over(message: EmailMessage, connection: BaseEmailBackend) -> str:
+def hand_over(message: EmailMessage, server: BaseEmailBackend) -> str:
     """Give one message to the provider; returns the provider's id for it, "" if it names none.
 
     Raises:
         Refused: it was definitely not accepted.
         OutcomeUnknown: it may have been.
     """
-    message.connection = connection
+    message.connection = server
     try:
-        accepted = connection.send_messages([message])
+        accepted = _send(message, server)
+    except smtplib.SMTPSenderRefused as error:
+        # The sender's fault and not the reader's: a later try may find it mended.
+        close(server)
+        raise Refused(str(error), for_good=False) from error
     except smtplib.SMTPRecipientsRefused as error:
         codes = [code for code, _ in error.recipients.values()]
-        close(connection)
+        close(server)
         raise Refused(str(error), for_good=all(code >= 500 for code in codes)) from error
     except smtplib.SMTPResponseException as error:
-        close(connection)
+        close(server)
         raise Refused(str(error), for_good=error.smtp_code >= 500) from error
-    except AnymailRequestsAPIError as error:
-        status = error.status_code
-        if status == 429:
-            raise Refused(str(error), for_good=False) from error
-        if status is not None and 400 <= status < 500:
-            raise Refused(str(error), for_good=True) from error
-        raise OutcomeUnknown(str(error)) from error
-    except AnymailError as error:
-        # Unsupported feature, bad configuration, every recipient refused: nothing was accepted.
+    except AnymailAPIError as error:
+        raise _outcome(error) from error
+    except NEVER_ACCEPTED as error:
         raise Refused(str(error), for_good=True) from error
     except (smtplib.SMTPException, OSError) as error:
-        close(connection)
-        raise OutcomeUnknown(f"the connection was lost: {error!r}") from error
+        unknown = may_have_left(server)
+        close(server)
+        lost = f"the connection was lost: {error!r}"
+        raise (OutcomeUnknown(lost) if unknown else Refused(lost, for_good=False)) from error
     if not accepted:
         raise OutcomeUnknown("the mail backend did not say that it accepted the message")
     status = getattr(message, "anymail_status", None)
     return str(getattr(status, "message_id", "") or "")
 
 
-def close(connection: BaseEmailBackend) -> None:
+def _send(message: EmailMessage, server: BaseEmailBackend) -> int | None:
+    """Send, and where the server hung up before it was told the message, once more.
+
+    Many servers take so many messages on a connection and then close it.
+    """
+    try:
+        return server.send_messages([message])
+    except smtplib.SMTPServerDisconnected as error:
+        if may_have_left(server):
+            raise
+        close(server)
+        try:
+            server.open()
+        except (OSError, smtplib.SMTPException) as failed:
+            raise Refused(f"the server hung up: {failed}", for_good=False) from error
+        return server.send_messages([message])
+
+
+def _outcome(error: AnymailAPIError) -> Refused | OutcomeUnknown:
+    """What a provider's API error says about the message."""
+    status = getattr(error, "status_code", None)
+    if status in (401, 403, 429) or _never_connected(error):
+        return Refused(str(error), for_good=False)  # our key or quota, or their door
+    if status is not None and 400 <= status < 500:
+        return Refused(str(error), for_good=True)
+    return OutcomeUnknown(str(error))
+
+
+def _never_connected(error: BaseException | None) -> bool:
+    """Whether a request failed before it had a connection to send anything over."""
+    while error is not None:
+        reason = getattr(error.args[0], "reason", None) if error.args else None
+        if isinstance(error, NO_CONNECTION) or isinstance(reason, NO_CONNECTION):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def close(server: BaseEmailBackend) -> None:
     """Leave no half-spoken conversation to the next message: it opens a connection of its own."""
     try:
-        connection.close()
+        server.close()
     except (OSError, smtplib.SMTPException):
         log.debug("closing a broken connection failed", exc_info=True)
 

@@ -28,6 +28,10 @@ class InvalidLink(Exception):
     """The token was not made here, or for something else, or its subscriber is gone."""
 
 
+class SubscriberGone(InvalidLink):
+    """The token is good, and its subscriber was erased."""
+
+
 class ExpiredLink(InvalidLink):
     """The token was good once."""
 
@@ -61,6 +65,7 @@ def subscriber_of(text: str, purpose: Purpose) -> Subscriber:
 
     Raises:
         ExpiredLink: it was good once.
+        SubscriberGone: nobody is there any more.
         InvalidLink: anything else.
     """
     try:
@@ -73,4 +78,4 @@ def subscriber_of(text: str, purpose: Purpose) -> Subscriber:
     try:
         return Subscriber.objects.get(uuid=found)
     except Subscriber.DoesNotExist:
-        raise InvalidLink from None
+        raise SubscriberGone from None

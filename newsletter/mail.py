@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import textwrap
 from dataclasses import dataclass
+from email.header import Header
 from typing import Any
 
 import css_inline
@@ -53,7 +54,11 @@ def header(text: str) -> str:
 
 def cut(text: str, most: int) -> str:
     """`text`, or its beginning up to a word's end and an ellipsis: at most `most` characters."""
-    return textwrap.shorten(text, most, placeholder=" …") if len(text) > most else text
+    if len(text) <= most:
+        return text
+    beginning, _, _ = text[: most - 1].rpartition(" ")
+    # Chinese has no spaces, and a word may be longer than all the room there is.
+    return f"{beginning or text[: most - 2]} …"
 
 
 def short_authors(names: list[str]) -> str:
@@ -140,7 +145,6 @@ def compose(delivery: Delivery) -> EmailMultiAlternatives:
         subject_of(picks),
         "delivery",
         {
-            "delivery": delivery,
             "edition": delivery.edition,
             "sections": sections,
             "count": len(picks),
@@ -152,7 +156,7 @@ def compose(delivery: Delivery) -> EmailMultiAlternatives:
     )
     message.extra_headers |= {
         "Message-ID": message_id(delivery),
-        "List-Id": header(f"{settings.SITE_NAME} <{settings.LIST_ID}>"),
+        "List-Id": f"{Header(header(settings.SITE_NAME)).encode()} <{header(settings.LIST_ID)}>",
         "List-Unsubscribe": f"<{unsubscribe}>",
         "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
         "Feedback-ID": f"{delivery.edition.day:%Y%m%d}:daily:paperround",
@@ -208,7 +212,7 @@ def _message(
         subject=header(subject),
         body=_wrapped(text),
         from_email=header(settings.DEFAULT_FROM_EMAIL),
-        to=[subscriber.address],
+        to=[header(subscriber.address)],
         headers={"Auto-Submitted": "auto-generated"},
     )
     html = render_to_string(f"newsletter/mail/{template}.html", context)

@@ -103,7 +103,7 @@ class Subscriber(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.address
+        return str(self.uuid)  # what logs and the admin's trail keep; erasing leaves no address
 
 
 class Interest(models.Model):

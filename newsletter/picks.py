@@ -50,11 +50,15 @@ def plan_due(now: datetime) -> int:
 
     Without a current edition nobody moves: they are served as soon as one is frozen.
     """
-    edition = Edition.objects.current(now)
-    if edition is None:
-        return 0
+    # A tick of the freeze and one of this may come in either order: who is due at the hour of the
+    # freeze must not be found "served" with the edition of the day before.
+    editions.freeze_due(now)
     planned = 0
-    while batch := _plan_batch(edition, now, only_due=True):
+    # Asked anew for each batch: a freeze in the middle of a long plan counts at once.
+    while edition := Edition.objects.current(now):
+        batch = _plan_batch(edition, now, only_due=True)
+        if not batch:
+            break
         planned += batch
     return planned
 

@@ -12,9 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.core.mail import EmailMessage, get_connection
 from django.core.mail.backends.base import BaseEmailBackend
 from django.db import connection, transaction
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Lower
 from django.utils import timezone
 
 from newsletter import delivery, mail, schedule
@@ -58,15 +61,17 @@ def subscribe(
     """
     now = timezone.now()
     with transaction.atomic():
-        subscriber = _find(address)
-        if subscriber is None:
-            subscriber = Subscriber(address=address, mailbox_key=mailbox_key(address))
-            Subscriber.objects.bulk_create([subscriber], ignore_conflicts=True)
-            subscriber = _locked(address)
-        if subscriber.state in (State.PENDING, State.UNSUBSCRIBED):
+        new = Subscriber(address=address, mailbox_key=mailbox_key(address))
+        Subscriber.objects.bulk_create([new], ignore_conflicts=True)
+        subscriber = _spelled(address).select_for_update().get()
+        may_change = subscriber.state in (State.PENDING, State.UNSUBSCRIBED)
+        if may_change:
             subscriber.state = State.PENDING
             subscriber.time_zone, subscriber.send_hour = time_zone, send_hour
+        with transaction.atomic():
             _state_interests(subscriber, subjects)
+            # The same work for everybody, so that its time tells nothing; here it is undone.
+            transaction.set_rollback(not may_change)
         # One that a worker has in hand stays in its hands: who clicks twice gets one answer.
         subscriber.answer_due_at = subscriber.answer_due_at or now
         subscriber.save()
@@ -158,6 +163,21 @@ def _answer(subscriber: Subscriber) -> EmailMessage:
     return mail.compose_already_subscribed(subscriber)
 
 
+def forget_unconfirmed(now: datetime) -> int:
+    """Drop the sign-ups that nobody confirmed in time; returns how many.
+
+    Who was subscribed once, and whom somebody signed up again, is unsubscribed as before.
+    """
+    too_late = now - timedelta(days=settings.CONFIRMATION_DAYS) - ONE_ANSWER_IN
+    stale = Subscriber.objects.filter(
+        Q(answered_at__lt=too_late) | Q(answered_at=None, created_at__lt=too_late),
+        state=State.PENDING,
+        answer_due_at=None,
+    )
+    stale.filter(unsubscribed_at__isnull=False).update(state=State.UNSUBSCRIBED)
+    return stale.delete()[0]
+
+
 def confirm(subscriber: Subscriber) -> bool:
     """The second half of the double opt-in; False where there is nothing to confirm any more.
 
@@ -193,6 +213,8 @@ def reschedule(subscriber: Subscriber) -> None:
         subscriber.next_send_at = None
         return
     now = timezone.now()
+    if subscriber.next_send_at is not None and subscriber.next_send_at <= now:
+        return  # overdue, perhaps for a freeze that is late: the next plan serves it
     edition = Edition.objects.current(now)
     slot = schedule.last_slot(now, subscriber.time_zone, subscriber.send_hour)
     owed = (
@@ -278,7 +300,7 @@ def bring_in(
         raise ValueError("is suppressed and must not be mailed")
     now = timezone.now()
     with transaction.atomic():
-        if _find(address) is not None:
+        if _spelled(address).exists():
             return False
         subscriber = Subscriber(
             address=address,
@@ -296,12 +318,10 @@ def bring_in(
     return True
 
 
-def _find(address: str) -> Subscriber | None:
-    return Subscriber.objects.select_for_update().filter(address__iexact=address).first()
-
-
-def _locked(address: str) -> Subscriber:
-    return Subscriber.objects.select_for_update().get(address__iexact=address)
+def _spelled(address: str) -> QuerySet[Subscriber]:
+    """Who has this address, whatever its case, found by the index that keeps it unique."""
+    folded = Subscriber.objects.alias(folded=Lower("address"))
+    return folded.filter(folded=address.lower())
 
 
 def _state_interests(subscriber: Subscriber, subjects: Iterable[Subject]) -> None:

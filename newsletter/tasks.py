@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 @shared_task
 def send_confirmations() -> None:
     subscriptions.send_answers()
+    subscriptions.forget_unconfirmed(timezone.now())
 
 
 @shared_task

@@ -26,6 +26,9 @@ def subscribe(request: HttpRequest) -> HttpResponse:
     """The sign-up form."""
     if request.method != "POST":
         return render(request, "newsletter/subscribe.html", {"form": SignUpForm()})
+    if request.POST.get("step") == "start":  # the box on every page, which asks for no more
+        form = SignUpForm(initial={"address": request.POST.get("address", "")})
+        return render(request, "newsletter/subscribe.html", {"form": form})
     form = SignUpForm(request.POST)
     if not form.is_valid():
         return render(request, "newsletter/subscribe.html", {"form": form}, status=400)
@@ -69,9 +72,12 @@ def confirm(request: HttpRequest, token: str) -> HttpResponse:
 @csrf_exempt
 def unsubscribe(request: HttpRequest, token: str) -> HttpResponse:
     """RFC 8058's one-click address, and the page a reader sees when opening it."""
-    subscriber = _subscriber(request, token, Purpose.UNSUBSCRIBE)
-    if isinstance(subscriber, HttpResponse):
-        return subscriber
+    try:
+        subscriber = links.subscriber_of(token, Purpose.UNSUBSCRIBE)
+    except links.SubscriberGone:
+        return _page(request, "unsubscribed", None)
+    except links.InvalidLink:
+        return _refusal(request, "invalid")
     if request.method != "POST":
         return _page(request, "unsubscribe", subscriber)
     one_click = request.POST.get("List-Unsubscribe") == "One-Click"
@@ -128,7 +134,7 @@ def _refusal(request: HttpRequest, why: str) -> HttpResponse:
 
 
 def _page(
-    request: HttpRequest, name: str, subscriber: Subscriber, **context: object
+    request: HttpRequest, name: str, subscriber: Subscriber | None, **context: object
 ) -> HttpResponse:
     context["subscriber"] = subscriber
     return _private(render(request, f"newsletter/{name}.html", context))

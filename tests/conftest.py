@@ -36,7 +36,7 @@ def smtp(settings: Settings) -> Iterator[SmtpServer]:
     """A real SMTP server, and the settings that send there."""
     server = SmtpServer()
     server.start()
-    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_BACKEND = "newsletter.smtp.SmtpBackend"
     settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", server.port
     settings.EMAIL_TIMEOUT = 10
     yield server

@@ -31,6 +31,7 @@ class SmtpServer:
         self.recipients: list[str] = []
         self.replies: dict[str, str] = {}
         self.after_data: dict[str, str] = {}
+        self.hangs_up_after_each = False
         self._controller = _AnyPort(self, hostname="127.0.0.1", port=0)
 
     def start(self) -> None:
@@ -57,6 +58,8 @@ class SmtpServer:
             assert isinstance(parsed, EmailMessage)
             self.messages.append(parsed)
             self.recipients.append(recipient)
+        if self.hangs_up_after_each:
+            asyncio.get_running_loop().call_later(0.01, server.transport.abort)  # type: ignore[union-attr]
         if reply == "drop":
             assert isinstance(server.transport, asyncio.Transport)
             server.transport.abort()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 
 import pytest
 from django.db import IntegrityError, transaction
@@ -30,6 +33,29 @@ def planned_for(*addresses: str) -> Edition:
         make_subscriber(address)
     picks.plan_everybody(edition, timezone.now())
     return edition
+
+
+@contextmanager
+def provider_answering(status: int) -> Iterator[str]:
+    """A provider's API on loopback that answers every request with `status`."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b'{"message": "no"}')
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Answer)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/v3"
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 def the_delivery(address: str = "alice@example.org") -> Delivery:
@@ -96,11 +122,78 @@ def test_a_connection_lost_after_the_final_dot_leaves_it_unknown_and_the_next_is
     assert smtp.count()["alice@example.org"] == 1
 
 
+def test_a_server_that_hangs_up_after_each_mail_loses_none(smtp: SmtpServer) -> None:
+    readers = [f"reader{n}@example.org" for n in range(6)]
+    planned_for(*readers)
+    smtp.hangs_up_after_each = True
+    tally = send_planned()
+    assert (tally.sent, tally.unknown) == (6, 0)
+    assert smtp.count() == dict.fromkeys(readers, 1)
+
+
+def test_an_address_that_no_header_can_hold_fails_alone(smtp: SmtpServer) -> None:
+    """None gets in by the forms; one that did must not stop the others."""
+    planned_for('"a\x0bBcc: eve@example.org"@example.org', "bob@example.org")
+    tally = send_planned()
+    assert tally.sent >= 1
+    assert tally.sent + tally.failed == 2
+    assert smtp.count()["bob@example.org"] == 1
+    assert all("Bcc" not in message for message in smtp.messages)
+
+
+def test_what_kills_each_worker_that_takes_it_ends_as_failed(
+    smtp: SmtpServer, settings: Settings
+) -> None:
+    settings.SEND_MAX_ATTEMPTS = 3
+    planned_for("alice@example.org")
+    for _ in range(3):
+        past = timezone.now() - timedelta(minutes=1)
+        Delivery.objects.filter(state=State.PLANNED).update(state=State.CLAIMED, lease_until=past)
+        delivery.recover(timezone.now())
+    assert the_delivery().state == State.FAILED
+
+
+def test_a_late_success_settles_what_was_taken_for_unknown(smtp: SmtpServer) -> None:
+    planned_for("alice@example.org")
+    lease = timezone.now()
+    one = the_delivery()
+    Delivery.objects.update(state=State.HANDED_OVER, handed_over_at=lease, lease_until=lease)
+    delivery.recover(timezone.now())
+    assert move(one, State.UNKNOWN, State.SENT, sent_at=timezone.now())
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [(401, State.PLANNED), (429, State.PLANNED), (400, State.FAILED), (500, State.UNKNOWN)],
+)
+def test_a_providers_answer_is_told_apart(settings: Settings, status: int, state: str) -> None:
+    with provider_answering(status) as url:
+        settings.EMAIL_BACKEND = "anymail.backends.mailgun.EmailBackend"
+        settings.ANYMAIL = {
+            "MAILGUN_API_KEY": "key", "MAILGUN_SENDER_DOMAIN": "x.example", "MAILGUN_API_URL": url,
+        }  # fmt: skip
+        planned_for("alice@example.org")
+        send_planned()
+    assert the_delivery().state == state
+
+
+def test_a_provider_that_cannot_be_reached_is_tried_again(settings: Settings) -> None:
+    with provider_answering(200) as url:
+        pass
+    settings.EMAIL_BACKEND = "anymail.backends.mailgun.EmailBackend"
+    settings.ANYMAIL = {
+        "MAILGUN_API_KEY": "key", "MAILGUN_SENDER_DOMAIN": "x.example", "MAILGUN_API_URL": url,
+    }  # fmt: skip
+    planned_for("alice@example.org")
+    send_planned()
+    assert the_delivery().state == State.PLANNED
+
+
 def test_with_no_mail_server_everything_stays_planned(settings: Settings) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         closed = probe.getsockname()[1]
-    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_BACKEND = "newsletter.smtp.SmtpBackend"
     settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", closed
     planned_for("alice@example.org", "bob@example.org")
     assert send_planned().later == 2

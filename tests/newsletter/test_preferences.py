@@ -94,12 +94,19 @@ def test_all_interests_can_be_taken_away() -> None:
     ("zone", "hour"), [("Asia/Kolkata", 9), ("America/New_York", 0), ("CET", 23), ("Etc/UTC", 7)]
 )
 def test_hour_and_zone_move_the_next_mail(zone: str, hour: int) -> None:
-    alice = make_subscriber()
+    alice = make_subscriber(next_send_at=timezone.now() + timedelta(hours=1))
     save(alice, form_of(time_zone=zone, send_hour=str(hour)))
     assert (alice.time_zone, alice.send_hour) == (zone, hour)
     assert alice.next_send_at is not None
     assert timedelta() < alice.next_send_at - timezone.now() <= timedelta(hours=26)
     assert alice.next_send_at.astimezone(ZoneInfo(zone)).hour == hour
+
+
+def test_an_overdue_mail_is_not_lost_by_a_change_of_hour() -> None:
+    alice = make_subscriber()
+    due = alice.next_send_at
+    save(alice, form_of(send_hour="23"))
+    assert alice.next_send_at == due
 
 
 def test_saving_the_page_as_it_is_changes_no_zone(client: Client) -> None:

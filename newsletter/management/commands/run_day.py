@@ -17,7 +17,8 @@ from papers.models import Edition
 class Command(BaseCommand):
     help = (
         "Perform a whole day: freeze its edition, plan it for every active subscriber whatever "
-        "their hour, compose, send and settle. A second run sends nothing more."
+        "their hour, compose, send and settle. A second run sends nothing more. An edition that "
+        "the curators hold is frozen too: this command is by hand."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -28,9 +29,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         now = timezone.now()
         day = options["date"] or now.date()
-        if day > now.date():
-            raise CommandError(f"{day} has not come yet: an edition is at most today's.")
-        edition = editions.freeze(editions.open_edition(day), now)
+        try:
+            edition = editions.freeze(editions.open_edition(day), now)
+        except editions.CurationError as error:
+            raise CommandError(str(error)) from None
         size = edition.candidates.count()
         self.stdout.write(f"{edition}: {edition.state}, {size} papers. {edition.reason}".strip())
         if not edition.may_be_mailed(timezone.now()):
