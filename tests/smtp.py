@@ -32,6 +32,7 @@ class SmtpServer:
         self.replies: dict[str, str] = {}
         self.after_data: dict[str, str] = {}
         self.hangs_up_after_each = False
+        self._served: set[int] = set()
         self._controller = _AnyPort(self, hostname="127.0.0.1", port=0)
 
     def start(self) -> None:
@@ -40,6 +41,15 @@ class SmtpServer:
 
     def stop(self) -> None:
         self._controller.stop()
+
+    async def handle_MAIL(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: Any
+    ) -> str:
+        envelope.mail_from = address
+        if self.hangs_up_after_each and id(session) in self._served:
+            assert isinstance(server.transport, asyncio.Transport)
+            server.transport.abort()
+        return "250 OK"
 
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: Any
@@ -58,8 +68,7 @@ class SmtpServer:
             assert isinstance(parsed, EmailMessage)
             self.messages.append(parsed)
             self.recipients.append(recipient)
-        if self.hangs_up_after_each:
-            asyncio.get_running_loop().call_later(0.01, server.transport.abort)  # type: ignore[union-attr]
+        self._served.add(id(session))
         if reply == "drop":
             assert isinstance(server.transport, asyncio.Transport)
             server.transport.abort()

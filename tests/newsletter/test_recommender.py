@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
+from newsletter.models import Delivery
 from newsletter.recommender.profiles import LONGEST_TEXT, SparseView, terms
 from newsletter.recommender.ranking import CATEGORY_SHARE, best_of, category_bonus, relevance
 from newsletter.recommender.selection import RELEVANT, TRENDING_PLACES, Section, Selection, select
@@ -237,3 +238,9 @@ def test_a_selection_is_full_without_repeats_and_says_its_terms(
     assert np.isfinite(choice.terms).all()
     assert choice.terms[:, 0] == pytest.approx(relevant[choice.papers])
     assert choice.terms[:, 1] == pytest.approx(trend[choice.papers])
+
+
+def test_the_recommenders_sections_are_those_of_the_ledger() -> None:
+    assert {section.value: section.name for section in Section} == {
+        section.value: section.name for section in Delivery.Section
+    }
