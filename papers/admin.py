@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from datetime import date
 from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.postgres.fields import ArrayField
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Count, QuerySet, URLField
-from django.forms import ModelForm
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.forms import BaseModelFormSet, ModelForm
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
@@ -73,8 +75,19 @@ class AddPaperForm(forms.Form):
     )
 
 
+class EditionForm(ModelForm[Edition]):
+    def clean_day(self) -> date:
+        day: date = self.cleaned_data["day"]
+        try:
+            editions.check_day(day, timezone.now())
+        except editions.CurationError as error:
+            raise ValidationError(str(error)) from None
+        return day
+
+
 @admin.register(Edition)
 class EditionAdmin(admin.ModelAdmin[Edition]):
+    form = EditionForm
     list_display = ("day", "state", "candidate_list", "reason", "frozen_at", "held")
     list_editable = ("held",)
     fields = ("day", "held")
@@ -88,6 +101,14 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Edition]:
         return super().get_queryset(request).annotate(size=Count("candidates"))
+
+    def save_model(
+        self, request: HttpRequest, obj: Edition, form: ModelForm[Edition], change: bool
+    ) -> None:
+        if change:  # of a row read a while ago: it may have been frozen since
+            obj.save(update_fields=["held"])
+        else:
+            super().save_model(request, obj, form, change)
 
     @admin.display(description="Papers")
     def candidate_list(self, edition: Any) -> str:
@@ -113,10 +134,18 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
         A GET that writes: only rows that the freeze would write by itself, and only for curators.
         Who may but look is shown what there is.
         """
-        if request.user.has_perm("papers.change_editionpaper"):
-            return redirect(_list_of(editions.open_edition(day)))
-        self._require(request, "papers.view_editionpaper")
+        collects = request.user.has_perm("papers.change_editionpaper")
+        if not collects:
+            self._require(request, "papers.view_editionpaper")
         edition = Edition.objects.filter(day=day).first()
+        try:
+            editions.check_day(day, timezone.now())
+            if collects:
+                edition = editions.open_edition(day)
+        except editions.CurationError as error:
+            if edition is None:
+                raise Http404(str(error)) from None
+            return self._refuse(request, error)
         if edition is None:
             messages.info(request, f"There is no edition of {day} yet.")
             return redirect("admin:papers_edition_changelist")
@@ -143,13 +172,20 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
         self._require(request, "papers.freeze_edition")
         edition = get_object_or_404(Edition, day=day)
         if request.method == "POST" and edition.is_open:
-            edition = editions.freeze(edition, timezone.now())
+            try:
+                edition = editions.freeze(edition, timezone.now())
+            except editions.CurationError as error:
+                return self._refuse(request, error)
             self.log_change(request, edition, "Frozen by hand.")
             messages.success(request, f"{edition} is {edition.get_state_display()}.")
             return redirect(_list_of(edition))
         context = {**self.admin_site.each_context(request), "edition": edition, "opts": self.opts}
         context["title"] = f"Freeze the {str(edition).lower()}?"
         return render(request, "admin/papers/edition/freeze.html", context)
+
+    def _refuse(self, request: HttpRequest, error: editions.CurationError) -> HttpResponse:
+        messages.error(request, str(error))
+        return redirect("admin:papers_edition_changelist")
 
     def _require(self, request: HttpRequest, permission: str) -> None:
         if not request.user.has_perm(permission):
@@ -159,6 +195,23 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
 def _list_of(edition: Edition) -> str:
     url = reverse("admin:papers_editionpaper_changelist")
     return f"{url}?edition__id__exact={edition.pk}"
+
+
+class CandidateFormSet(BaseModelFormSet[EditionPaper, ModelForm[EditionPaper]]):
+    """The rows of a list that are saved at once: each by itself could be the last pin."""
+
+    def clean(self) -> None:
+        super().clean()
+        if any(self.errors):
+            return
+        pins = Counter(
+            form.instance.edition_id
+            for form in self.forms
+            if "curation" in form.changed_data
+            and form.instance.curation == EditionPaper.Curation.PINNED
+        )
+        for edition_id, more in pins.items():
+            EditionPaper.check_pins(edition_id, more)
 
 
 @admin.register(EditionPaper)
@@ -198,7 +251,20 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
         if edition is None and not request.GET and request.method == "GET":
             return HttpResponseRedirect(reverse("admin:papers_edition_today"))
         context = {"edition": edition, "title": str(edition) if edition else "Candidates"}
-        return super().changelist_view(request, {**(extra_context or {}), **context})
+        context = {**(extra_context or {}), **context}
+        if request.method != "POST":
+            return super().changelist_view(request, context)
+        with editions.alone():  # from the check of all rows to the saving of the last
+            return super().changelist_view(request, context)
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **options: Any) -> Any:
+        if request.method != "POST":
+            return super().changeform_view(request, *args, **options)
+        with editions.alone():
+            return super().changeform_view(request, *args, **options)
+
+    def get_changelist_formset(self, request: HttpRequest, **options: Any) -> Any:
+        return super().get_changelist_formset(request, formset=CandidateFormSet, **options)
 
     def save_model(self, request: HttpRequest, obj: EditionPaper, form: Any, change: bool) -> None:
         editions.touch(obj.edition)  # first: the freeze, too, locks the edition before its papers

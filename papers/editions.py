@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -21,6 +21,8 @@ from papers.sources.identifiers import normalise_arxiv_id, normalise_doi, title_
 from papers.trending import trend_scores
 
 log = logging.getLogger(__name__)
+
+FIRST_DAY = date(1990, 1, 1)  # before the first e-print: an earlier day is a slip of the pen
 
 
 class CurationError(ValueError):
@@ -51,8 +53,21 @@ def candidates_for(day: date) -> QuerySet[Paper]:
     return Paper.objects.filter(listing_day__range=(since, day)).exclude(pk__in=taken)
 
 
+def check_day(day: date, now: datetime) -> None:
+    """Raise a CurationError where `day` can have no edition at `now`."""
+    if day > now.date():
+        raise CurationError(f"{day} has not come yet: an edition is at most today's (UTC).")
+    if day < FIRST_DAY:
+        raise CurationError(f"{day} is out of range: the first day is {FIRST_DAY}.")
+
+
 def open_edition(day: date) -> Edition:
-    """The edition of `day`, with every paper that has become a candidate since the last call."""
+    """The edition of `day`, with every paper that has become a candidate since the last call.
+
+    Raises:
+        CurationError: the day has not come yet, or is out of range.
+    """
+    check_day(day, timezone.now())
     edition, _ = Edition.objects.get_or_create(day=day)
     with transaction.atomic():
         edition = _locked(edition)
@@ -64,6 +79,18 @@ def open_edition(day: date) -> Edition:
 def _locked(edition: Edition) -> Edition:
     """As it stands now, and until the end of the transaction: no freeze comes in between."""
     return Edition.objects.select_for_update().get(pk=edition.pk)
+
+
+def _lock_open() -> None:
+    list(Edition.objects.select_for_update().filter(state=Edition.State.OPEN).order_by("day"))
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """What is read of the open editions herein stays true: no freeze and no pin comes between."""
+    with transaction.atomic():
+        _lock_open()
+        yield
 
 
 def _collect(edition: Edition, now: datetime) -> None:
@@ -81,10 +108,14 @@ def freeze(edition: Edition, now: datetime) -> Edition:
     """Fix the candidates and their trend scores; an edition that has none becomes empty.
 
     Freezing twice changes nothing. Returns the edition as it now stands.
+
+    Raises:
+        CurationError: its day has not come yet, or is out of range.
     """
+    check_day(edition.day, now)
     with transaction.atomic():
         # All open ones: of two freezes at a time, the second sees which papers the first has taken.
-        list(Edition.objects.select_for_update().filter(state=Edition.State.OPEN).order_by("day"))
+        _lock_open()
         edition = _locked(edition)
         if not edition.is_open:
             return edition
@@ -108,7 +139,7 @@ def curate(candidate: EditionPaper, curation: EditionPaper.Curation) -> None:
     """Pin a candidate, hide it, or neither.
 
     Raises:
-        CurationError: it would be pinned in an edition that is frozen.
+        CurationError: it would be pinned in an edition that is frozen or has its pins already.
     """
     with transaction.atomic():
         candidate.edition = _locked(candidate.edition)
@@ -134,10 +165,17 @@ def list_again(edition: Edition, papers: Iterable[Paper]) -> None:
 
 
 def freeze_due(now: datetime) -> Edition | None:
-    """Freeze today's edition once its hour has come, unless the curators hold it."""
+    """Freeze the edition of the last freeze hour that has passed, unless the curators hold it.
+
+    Before today's hour that is yesterday's, in case nobody was there to freeze it, and only where
+    it has been opened or there are papers for it: what is new here has missed no edition.
+    """
+    day = now.date()
     if now.time() < settings.EDITION_FREEZE_AT:
-        return None
-    edition, _ = Edition.objects.get_or_create(day=now.date())
+        day -= timedelta(days=1)
+        if not Edition.objects.filter(day=day).exists() and not candidates_for(day).exists():
+            return None
+    edition, _ = Edition.objects.get_or_create(day=day)
     if edition.held or not edition.is_open:
         return None
     return freeze(edition, now)
@@ -152,9 +190,10 @@ def _score(edition: Edition, now: datetime) -> None:
     moment = min(now, end_of_day)
     rows = list(edition.candidates.select_related("paper"))
     ids = [row.paper_id for row in rows]
-    counts = {name: newest_counts(ids, name, moment) for name in Signal.Counter.values}
-    day_before = moment - timedelta(days=1)
-    before = {name: newest_counts(ids, name, day_before) for name in Signal.Counter.values}
+    counts, before = {}, {}
+    for name in Signal.Counter.values:
+        counts[name], gained = newest_counts(ids, name, moment)
+        before[name] = counts[name] - gained
     cohorts = [((row.paper.categories or [""])[0], row.paper.listing_day) for row in rows]
     trend = trend_scores(counts, before, cohorts)
     for index, row in enumerate(rows):
@@ -175,16 +214,35 @@ def _gained(now: float, before: float) -> int | None:
     return None if np.isnan(before) else int(now - before)
 
 
-def newest_counts(paper_ids: Sequence[int], counter: str, moment: datetime) -> NDArray[np.float64]:
-    """(n,) newest values observed up to `moment`, NaN where there is none."""
+def newest_counts(
+    paper_ids: Sequence[int], counter: str, moment: datetime
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Two (n,): newest counts up to `moment`, growth in the day before it; NaN where unknown.
+
+    Sources count apart: both are taken of each source by itself, and then the largest.
+    """
+    counts = np.full(len(paper_ids), np.nan)
+    gained = np.full(len(paper_ids), np.nan)
+    place = {pk: index for index, pk in enumerate(paper_ids)}
+    before = _by_source(paper_ids, counter, moment - timedelta(days=1))
+    for (paper, source), value in _by_source(paper_ids, counter, moment).items():
+        index = place[paper]
+        counts[index] = np.fmax(counts[index], value)
+        if (paper, source) in before:
+            gained[index] = np.fmax(gained[index], value - before[paper, source])
+    return counts, gained
+
+
+def _by_source(
+    paper_ids: Sequence[int], counter: str, moment: datetime
+) -> dict[tuple[int, str], int]:
     newest = (
         Signal.objects.filter(paper__in=paper_ids, counter=counter, observed_at__lte=moment)
-        .order_by("paper", "-observed_at", "-value")
-        .distinct("paper")
-        .values_list("paper", "value")
+        .order_by("paper", "source", "-observed_at")
+        .distinct("paper", "source")
+        .values_list("paper", "source", "value")
     )
-    values = dict(newest)
-    return np.array([values.get(pk, np.nan) for pk in paper_ids], dtype=np.float64)
+    return {(paper, source): value for paper, source, value in newest}
 
 
 def pool(edition: Edition) -> Pool:
@@ -217,9 +275,10 @@ def add_paper(
     """Put a paper on the open list: a known one by its identifier, or a new one by title and link.
 
     Raises:
-        CurationError: the edition is frozen, the identifier is unknown, a title has no link, or
-            the paper has been in an edition already.
+        CurationError: the edition is frozen or its day has not come yet, the identifier is
+            unknown, a title has no link, or the paper has been in an edition already.
     """
+    check_day(edition.day, timezone.now())
     with transaction.atomic():
         edition = _locked(edition)
         if not edition.is_open:

@@ -18,6 +18,9 @@ from django.utils import timezone
 from papers.categories import CATEGORY_NAMES
 from papers.sources.identifiers import title_key
 
+# A pinned paper is in everybody's mail, and the smallest mail a reader can ask for has 3 papers.
+MOST_PINS = 3
+
 
 class Source(models.TextChoices):
     ARXIV = "arxiv", "arXiv"
@@ -103,11 +106,6 @@ class Paper(models.Model):
         return "\n".join([self.title, self.abstract, *self.keywords, *names])
 
 
-class SignalQuerySet(models.QuerySet["Signal"]):
-    def until(self, moment: datetime) -> Self:
-        return self.filter(observed_at__lte=moment)
-
-
 class Signal(models.Model):
     """One counter of a paper, observed at one time. Snapshots are kept, never overwritten."""
 
@@ -121,8 +119,6 @@ class Signal(models.Model):
     counter = models.CharField(max_length=16, choices=Counter)
     value = models.PositiveIntegerField()
     observed_at = models.DateTimeField()
-
-    objects: ClassVar[models.Manager[Signal]] = SignalQuerySet.as_manager()
 
     class Meta:
         constraints = [
@@ -271,8 +267,22 @@ class EditionPaper(models.Model):
     def clean(self) -> None:
         was = EditionPaper.objects.filter(pk=self.pk).values_list("curation", flat=True).first()
         pinned = self.Curation.PINNED
-        if not self.edition.is_open and self.curation == pinned and was != pinned:
+        if self.curation != pinned or was == pinned:
+            return
+        if not self.edition.is_open:
             raise ValidationError(
                 "This edition is frozen and its mail may be on the way: a paper can still be "
                 "hidden, but no longer pinned. Pin it in the next edition."
+            )
+        self.check_pins(self.edition_id, 1)
+
+    @classmethod
+    def check_pins(cls, edition_id: int, more: int) -> None:
+        """Raise a ValidationError where `more` pins would be too many for the edition."""
+        pins = cls.objects.filter(edition=edition_id, curation=cls.Curation.PINNED).count()
+        if pins + more > MOST_PINS:
+            raise ValidationError(
+                f"At most {MOST_PINS} papers of an edition can be pinned: a pinned paper is in "
+                f"everybody's mail, and the smallest mail has {MOST_PINS} papers. {pins} are "
+                "pinned already; take a pin back and save before you pin another."
             )

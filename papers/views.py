@@ -47,15 +47,15 @@ def _day(request: HttpRequest, edition: Edition | None) -> HttpResponse:
 @require_safe
 def paper(request: HttpRequest, uuid: UUID) -> HttpResponse:
     found = get_object_or_404(Paper, uuid=uuid)
-    newest: dict[str, int] = {}
+    newest: dict[str, dict[str, int]] = {}
     for signal in found.signals.order_by("observed_at"):
-        newest[signal.counter] = signal.value
+        newest.setdefault(signal.counter, {})[signal.source] = signal.value
     return render(
         request,
         "papers/paper.html",
         {
             "paper": found,
-            "counters": newest,
+            "counters": {name: max(values.values()) for name, values in newest.items()},
             "editions": Edition.objects.filter(
                 state=Edition.State.FROZEN,
                 candidates__in=found.candidacies.exclude(curation=EditionPaper.Curation.HIDDEN),

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import time_machine
+from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, User
+from django.http import HttpRequest
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
@@ -202,6 +204,58 @@ def test_the_pin_action_says_why_it_cannot_pin_in_a_frozen_edition(curator: Clie
     assert logged() == []
 
 
+def four_papers() -> Edition:
+    for title in "ABCD":
+        make_paper(title)
+    return editions.open_edition(TODAY)
+
+
+def test_the_pin_action_refuses_the_fourth_pin(curator: Client) -> None:
+    edition = four_papers()
+    shown = act(curator, "pin", *edition.candidates.all())
+    assert "At most 3 papers of an edition can be pinned" in shown
+    assert edition.candidates.filter(curation="pinned").count() == 3
+    assert len(logged()) == 3
+
+
+def test_saving_the_list_refuses_a_fourth_pin_beside_its_paper(curator: Client) -> None:
+    edition = four_papers()
+    act(curator, "pin", *(candidate(edition, title) for title in "ABC"))
+    response = save(curator, edition, {candidate(edition, "D"): {"curation": "pinned"}})
+    assert response.status_code == 200
+    assert "3 are pinned already; take a pin back" in body(response)
+    assert candidate(edition, "D").curation == ""
+    response = save(curator, edition, {candidate(edition, "A"): {"note": "Still pinned."}})
+    assert response.status_code == 302
+
+
+@pytest.mark.parametrize("pinned_before", ["", "A", "AB"])
+def test_saving_the_list_refuses_four_pins_of_one_save_and_saves_none_of_them(
+    curator: Client, pinned_before: str
+) -> None:
+    edition = four_papers()
+    edition.candidates.filter(paper__title__in=list(pinned_before)).update(curation="pinned")
+    changes: dict[EditionPaper, dict[str, object]] = {
+        row: {"curation": "pinned"} for row in edition.candidates.all()
+    }
+    response = save(curator, edition, changes)
+    assert response.status_code == 200
+    assert f"{len(pinned_before)} are pinned already" in body(response)
+    assert edition.candidates.filter(curation="pinned").count() == len(pinned_before)
+    assert logged() == []
+
+
+def test_the_form_of_one_candidate_refuses_a_fourth_pin(curator: Client) -> None:
+    edition = four_papers()
+    edition.candidates.exclude(paper__title="D").update(curation="pinned")
+    url = f"{LIST}{candidate(edition, 'D').pk}/change/"
+    response = curator.post(url, {"curation": "pinned", "position": "", "note": ""})
+    assert "At most 3 papers of an edition can be pinned" in body(response)
+    response = curator.post(url, {"curation": "hidden", "position": "", "note": ""})
+    assert response.status_code == 302
+    assert candidate(edition, "D").curation == "hidden"
+
+
 # Adding
 
 
@@ -258,6 +312,48 @@ def test_an_edition_that_does_not_exist_has_no_pages(curator: Client) -> None:
     assert not Edition.objects.exists()
 
 
+@pytest.mark.parametrize("day", ["0001-01-01", "1989-12-31", "2026-11-21", "9999-12-31"])
+@pytest.mark.parametrize("page", ["curate", "add", "freeze"])
+def test_a_day_that_can_have_no_edition_has_no_pages(
+    curator: Client, admin_client: Client, day: str, page: str
+) -> None:
+    for client in (curator, admin_client):
+        url = f"/admin/papers/edition/{day}/{page}/"
+        assert client.get(url).status_code == client.post(url).status_code == 404
+    assert not Edition.objects.exists()
+
+
+@pytest.mark.parametrize("day", ["2026-11-21", "9999-12-31"])
+def test_an_edition_made_too_early_is_said_not_to_have_come(curator: Client, day: str) -> None:
+    edition = Edition.objects.create(day=day)
+    url = f"/admin/papers/edition/{day}"
+    words = f"{day} has not come yet"
+    assert words in body(curator.get(f"{url}/curate/", follow=True))
+    assert words in body(curator.post(f"{url}/freeze/", follow=True))
+    new = {"title": "New", "link": "https://example.org/new"}
+    assert words in body(curator.post(f"{url}/add/", new, follow=True))
+    edition.refresh_from_db()
+    assert edition.is_open
+    assert logged() == []
+
+
+@pytest.mark.parametrize(
+    ("day", "words"),
+    [
+        ("2026-11-21", "has not come yet"),
+        ("9999-12-31", "has not come yet"),
+        ("0001-01-01", "out of range"),
+    ],
+)
+def test_the_form_of_a_new_edition_refuses_such_days_too(
+    curator: Client, day: str, words: str
+) -> None:
+    assert words in body(curator.post("/admin/papers/edition/add/", {"day": day}))
+    assert not Edition.objects.exists()
+    assert curator.post("/admin/papers/edition/add/", {"day": str(TODAY)}).status_code == 302
+    assert Edition.objects.get().day == TODAY
+
+
 # Freezing
 
 
@@ -306,6 +402,16 @@ def test_a_held_edition_waits_for_its_curator(curator: Client) -> None:
     assert curator.post("/admin/papers/edition/", form).status_code == 302
     assert editions.freeze_due(MORNING) is None
     assert "held: by hand only" in the_list(curator, edition)
+
+
+def test_holding_an_edition_that_has_been_frozen_meanwhile_does_not_open_it_again() -> None:
+    make_paper()
+    stale = editions.open_edition(TODAY)
+    editions.freeze(stale, MORNING)
+    was = Edition.objects.values().get()
+    stale.held = True
+    admin.site.get_model_admin(Edition).save_model(HttpRequest(), stale, None, change=True)
+    assert Edition.objects.values().get() == was | {"held": True}
 
 
 # Papers

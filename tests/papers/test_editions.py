@@ -11,7 +11,7 @@ from django.db import IntegrityError, connection, transaction
 from pytest_django import Settings
 
 from papers import editions
-from papers.models import Edition, EditionPaper, Paper
+from papers.models import MOST_PINS, Edition, EditionPaper, Paper
 from papers.tasks import freeze_due
 from tests.factories import MORNING, TODAY, make_frozen_edition, make_paper, make_signal
 
@@ -23,6 +23,12 @@ PINNED, HIDDEN, NONE = (
     EditionPaper.Curation.HIDDEN,
     EditionPaper.Curation.NONE,
 )
+
+
+@pytest.fixture(autouse=True)
+def _today() -> object:
+    with time_machine.travel(MORNING):
+        yield
 
 
 def titles(edition: Edition) -> set[str]:
@@ -155,6 +161,78 @@ def test_an_edition_that_curators_hold_is_frozen_by_hand_only() -> None:
     assert editions.freeze(edition, MORNING).state == Edition.State.FROZEN
 
 
+def after_midnight(minutes: int = 1) -> datetime:
+    return datetime(2026, 11, 20, 0, minutes, tzinfo=UTC)
+
+
+def test_a_freeze_missed_before_midnight_is_made_up_for_after_it(settings: Settings) -> None:
+    settings.EDITION_FREEZE_AT = time(23, 59)
+    make_paper("Yesterday's", listing_day=YESTERDAY)
+    edition = editions.freeze_due(after_midnight())
+    assert edition is not None
+    assert (edition.day, edition.state) == (YESTERDAY, Edition.State.FROZEN)
+    assert edition.frozen_at == after_midnight()
+    assert edition.may_be_mailed(after_midnight())
+    assert editions.freeze_due(after_midnight(2)) is None
+    assert Edition.objects.count() == 1
+
+
+def test_an_open_edition_of_yesterday_is_frozen_even_when_it_stays_empty(
+    settings: Settings,
+) -> None:
+    settings.EDITION_FREEZE_AT = time(23, 59)
+    Edition.objects.create(day=YESTERDAY)
+    edition = editions.freeze_due(after_midnight())
+    assert edition is not None
+    assert (edition.day, edition.state) == (YESTERDAY, Edition.State.EMPTY)
+
+
+def test_a_fresh_install_makes_no_empty_edition_of_yesterday(settings: Settings) -> None:
+    settings.EDITION_FREEZE_AT = time(23, 59)
+    make_paper("Today's", listing_day=TODAY)
+    assert editions.freeze_due(after_midnight()) is None
+    assert not Edition.objects.exists()
+
+
+def test_yesterday_s_edition_that_curators_hold_is_not_made_up_for(settings: Settings) -> None:
+    settings.EDITION_FREEZE_AT = time(23, 59)
+    make_paper("Yesterday's", listing_day=YESTERDAY)
+    Edition.objects.create(day=YESTERDAY, held=True)
+    assert editions.freeze_due(after_midnight()) is None
+    assert Edition.objects.get().is_open
+
+
+def test_a_freeze_at_midnight_is_that_of_the_day_that_begins(settings: Settings) -> None:
+    settings.EDITION_FREEZE_AT = time(0, 0)
+    make_paper(listing_day=TODAY)
+    edition = editions.freeze_due(after_midnight(0))
+    assert edition is not None
+    assert edition.day == TODAY
+
+
+@pytest.mark.parametrize("day", [TODAY + timedelta(days=1), date.max])
+def test_a_day_that_has_not_come_yet_is_neither_opened_nor_frozen(day: date) -> None:
+    with pytest.raises(editions.CurationError, match=f"{day} has not come yet"):
+        editions.open_edition(day)
+    assert not Edition.objects.exists()
+    edition = Edition.objects.create(day=day)
+    with pytest.raises(editions.CurationError, match=f"{day} has not come yet"):
+        editions.freeze(edition, MORNING)
+    with pytest.raises(editions.CurationError, match=f"{day} has not come yet"):
+        editions.add_paper(edition, title="New", link="https://example.org/new")
+    assert Edition.objects.get().is_open
+    assert not Paper.objects.exists()
+
+
+@pytest.mark.parametrize("day", [date.min, date(1989, 12, 31)])
+def test_a_day_before_all_papers_is_out_of_range(day: date) -> None:
+    with pytest.raises(editions.CurationError, match="out of range"):
+        editions.open_edition(day)
+    with pytest.raises(editions.CurationError, match="out of range"):
+        editions.freeze(Edition(day=day), MORNING)
+    assert not Edition.objects.exists()
+
+
 def test_a_counter_counts_up_to_the_freeze_and_its_growth_since_a_day_before(
     settings: Settings,
 ) -> None:
@@ -173,6 +251,34 @@ def test_an_edition_of_the_past_looks_no_further_than_the_end_of_its_day() -> No
     make_signal(paper, 10, observed_at=datetime(2026, 11, 19, 23, tzinfo=UTC))
     make_signal(paper, 99, observed_at=datetime(2026, 11, 20, 1, tzinfo=UTC))
     assert on(frozen(YESTERDAY), paper).trend_terms["upvotes"]["count"] == 10
+
+
+def count(paper: Paper, source: str, value: int, moment: datetime) -> None:
+    paper.signals.create(source=source, counter="upvotes", value=value, observed_at=moment)
+
+
+def test_two_sources_of_a_counter_count_apart_and_the_larger_one_tells() -> None:
+    paper = make_paper(listing_day=TODAY)
+    for source, hours, value in [
+        ("huggingface", 30, 80),
+        ("huggingface", 3, 100),
+        ("listing", 40, 2),
+        ("listing", 26, 4),
+        ("listing", 1, 5),
+    ]:
+        moment = MORNING - timedelta(hours=hours)
+        count(paper, source, value, moment)
+    terms = on(frozen(), paper).trend_terms
+    assert terms == {"upvotes": {"count": 100, "gained": 20, "percentile": 0.5}}
+
+
+def test_a_source_that_counts_for_the_first_time_is_no_growth() -> None:
+    paper = make_paper(listing_day=TODAY)
+    count(paper, "listing", 4, MORNING - timedelta(hours=26))
+    count(paper, "listing", 5, MORNING - timedelta(hours=1))
+    count(paper, "huggingface", 100, MORNING - timedelta(hours=2))
+    terms = on(frozen(), paper).trend_terms
+    assert (terms["upvotes"]["count"], terms["upvotes"]["gained"]) == (100, 1)
 
 
 # The pool
@@ -346,6 +452,28 @@ def test_a_frozen_edition_refuses_a_pin_and_allows_a_hide() -> None:
     editions.curate(on(edition, paper), HIDDEN)
     assert on(edition, paper).curation == HIDDEN
     assert len(editions.pool(edition).paper_ids) == 0
+
+
+def test_an_edition_has_at_most_three_pins_so_that_the_smallest_mail_holds_them_all() -> None:
+    for title in "ABCD":
+        make_paper(title, listing_day=TODAY)
+    edition = editions.open_edition(TODAY)
+    *first, last = edition.candidates.order_by("paper__title")
+    for candidate in [*first, first[0]]:  # once more is no fourth pin
+        editions.curate(candidate, PINNED)
+    with pytest.raises(editions.CurationError, match=r"At most 3 papers.*3 are pinned already"):
+        editions.curate(last, PINNED)
+    assert on(edition, last.paper).curation == NONE
+    editions.curate(first[0], NONE)
+    editions.curate(last, PINNED)
+    assert len(first) == edition.candidates.filter(curation=PINNED).count() == MOST_PINS
+
+
+def test_the_pins_of_another_edition_do_not_count() -> None:
+    earlier = make_frozen_edition(*(make_paper(title) for title in "ABC"), day=YESTERDAY)
+    earlier.candidates.update(curation=PINNED)
+    paper = make_paper("D", listing_day=TODAY)
+    editions.curate(on(editions.open_edition(TODAY), paper), PINNED)
 
 
 def test_a_pin_made_in_time_can_be_taken_back_after_the_freeze() -> None:

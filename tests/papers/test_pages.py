@@ -12,6 +12,7 @@ import time_machine
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
+from newsletter.models import Subscriber
 from papers.ingest import ingest
 from papers.models import Edition, EditionPaper, Paper
 from papers.sources import PaperRecord
@@ -131,6 +132,35 @@ def test_the_newest_counters_of_a_paper_are_shown(client: Client) -> None:
     assert "40 upvotes" in body
     assert "1 star" in body
     assert "7 upvotes" not in body
+
+
+def test_of_two_sources_of_a_counter_the_larger_one_is_shown(client: Client) -> None:
+    paper = make_paper()
+    make_signal(paper, 40, observed_at=datetime(2026, 11, 19, tzinfo=UTC))
+    later = datetime(2026, 11, 20, tzinfo=UTC)
+    paper.signals.create(source="listing", counter="upvotes", value=7, observed_at=later)
+    assert "40 upvotes" in page(client, paper.get_absolute_url())
+
+
+def test_the_days_page_and_a_papers_page_hold_a_form_that_starts_a_sign_up() -> None:
+    client = Client(enforce_csrf_checks=True)
+    paper = make_paper()
+    make_frozen_edition(paper, day=TODAY)
+    for path in ("/", f"/papers/{TODAY}", paper.get_absolute_url()):
+        body = page(client, path)
+        [(url, inside)] = re.findall(
+            r'<form [^>]*method="post" action="([^"]+)">(.*?)</form>', body, re.S
+        )
+        assert 'type="email" name="address"' in inside
+        assert '<label for="subscribe-address">' in inside
+        fields = dict(re.findall(r'type="hidden" name="([^"]+)" value="([^"]+)"', inside))
+        assert fields["step"] == "start"
+        answer = client.post(url, fields | {"address": "alice@example.org"})
+        assert answer.status_code != 403
+        form = answer.content.decode()
+        assert 'value="alice@example.org"' in form
+        assert 'name="time_zone"' in form
+    assert not Subscriber.objects.exists()
 
 
 def test_hostile_text_is_shown_as_text(client: Client) -> None:
