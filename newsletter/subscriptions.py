@@ -199,7 +199,11 @@ def _activate(subscriber: Subscriber, now: datetime) -> None:
     subscriber.state = State.ACTIVE
     slot = schedule.last_slot(now, subscriber.time_zone, subscriber.send_hour)
     edition = Edition.objects.current(now)
-    missed_today = edition is not None and schedule.same_local_day(slot, now, subscriber.time_zone)
+    missed_today = (
+        edition is not None
+        and schedule.same_local_day(slot, now, subscriber.time_zone)
+        and not subscriber.deliveries.filter(edition=edition).exists()
+    )
     subscriber.next_send_at = now if missed_today else _next_slot(subscriber, now)
 
 

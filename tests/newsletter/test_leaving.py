@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+from django.contrib.admin.models import LogEntry
+from django.core.exceptions import ImproperlyConfigured
 from django.core.mail import EmailMessage
 from django.core.management import call_command
 from django.test import Client
@@ -196,3 +198,29 @@ def test_pages_behind_a_link_are_neither_kept_nor_named_elsewhere(
         assert answer["Referrer-Policy"] == "no-referrer"
         assert "no-store" in answer["Cache-Control"]
         assert answer["X-Robots-Tag"] == "noindex"
+
+
+def test_one_click_of_somebody_erased_is_as_good_as_done() -> None:
+    alice = make_subscriber()
+    page = page_of(alice, Purpose.UNSUBSCRIBE)
+    subscriptions.erase(alice, way="test")
+    answer = Client(enforce_csrf_checks=True).post(page, {"List-Unsubscribe": "One-Click"})
+    assert answer.status_code == 200
+    assert "unsubscribed" in answer.content.decode()
+
+
+def test_the_admins_trail_of_an_erasure_names_no_address(admin_client: Client) -> None:
+    alice = make_subscriber()
+    for action in ("unsubscribe", "erase"):
+        admin_client.post(
+            "/admin/newsletter/subscriber/", {"action": action, "_selected_action": [alice.pk]}
+        )
+    assert not Subscriber.objects.exists()
+    trail = list(LogEntry.objects.values_list("object_repr", flat=True))
+    assert trail == [str(alice.uuid), str(alice.uuid)]
+
+
+def test_no_address_is_hashed_with_a_key_that_could_be_lost(settings: Settings) -> None:
+    settings.ADDRESS_HASH_KEY = ""
+    with pytest.raises(ImproperlyConfigured, match="ADDRESS_HASH_KEY"):
+        address_hash("alice@example.org")

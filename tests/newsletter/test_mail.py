@@ -160,3 +160,16 @@ def test_with_every_pick_hidden_there_is_nothing_to_compose() -> None:
     EditionPaper.objects.update(curation=EditionPaper.Curation.HIDDEN)
     with pytest.raises(mail.NothingToSend):
         mail.compose(Delivery.objects.get())
+
+
+def test_a_title_without_spaces_is_cut_and_not_lost() -> None:
+    assert mail.cut("论" * 400, 120) == "论" * 118 + " …"
+    assert mail.cut("short", 120) == "short"
+    assert mail.cut("several words here", 12) == "several …"
+
+
+def test_a_site_name_beyond_ascii_leaves_the_list_id_readable(settings: Settings) -> None:
+    settings.SITE_NAME = "Papier für alle"
+    list_id = mail_of("Linear attention").message()["List-Id"]
+    assert list_id.endswith(" <daily.testserver>")
+    assert "ü" not in list_id

@@ -22,6 +22,7 @@ from config.celery import app
 from newsletter import subscriptions
 from newsletter.links import Purpose
 from newsletter.models import ConsentRecord, Interest, Subscriber, Suppression
+from newsletter.picks import plan_everybody
 from newsletter.subscriptions import ANSWER_LEASE, ONE_ANSWER_IN, Subject, send_answers
 from tests.factories import make_frozen_edition, make_paper, make_subscriber
 from tests.newsletter.pages import link_in, page_of, text_of
@@ -543,3 +544,40 @@ def test_two_sign_ups_of_a_new_address_at_once_make_one_subscriber() -> None:
     for words in ("robots", "galaxies"):
         subscriptions.subscribe(ALICE, [Subject(words=words)], time_zone="UTC", send_hour=7)
     assert Subscriber.objects.count() == 1
+
+
+def test_who_leaves_and_comes_back_the_same_day_gets_no_second_edition() -> None:
+    edition = make_frozen_edition(make_paper())
+    alice = make_subscriber(send_hour=timezone.now().hour)
+    plan_everybody(edition, timezone.now())
+    subscriptions.unsubscribe(alice, way="test")
+    Subscriber.objects.update(state=Subscriber.State.PENDING)
+    assert subscriptions.confirm(Subscriber.objects.get())
+    due = Subscriber.objects.get().next_send_at
+    assert due is not None
+    assert due > timezone.now()
+
+
+def test_the_box_on_each_page_leads_to_the_whole_form(client: Client) -> None:
+    page = client.post("/subscribe/", {"step": "start", "address": "alice@example.org"})
+    assert page.status_code == 200
+    assert 'value="alice@example.org"' in page.content.decode()
+    assert "What interests you" in page.content.decode()
+    assert not Subscriber.objects.exists()
+
+
+def test_a_sign_up_that_nobody_confirms_is_forgotten(settings: Settings) -> None:
+    past = timezone.now() - timedelta(days=settings.CONFIRMATION_DAYS + 2)
+    make_subscriber("new@example.org", state=Subscriber.State.PENDING, answered_at=past)
+    make_subscriber("fresh@example.org", state=Subscriber.State.PENDING, answered_at=timezone.now())
+    make_subscriber(
+        "gone@example.org",
+        state=Subscriber.State.PENDING,
+        answered_at=past,
+        unsubscribed_at=past,
+    )
+    subscriptions.forget_unconfirmed(timezone.now())
+    assert dict(Subscriber.objects.values_list("address", "state")) == {
+        "fresh@example.org": "pending",
+        "gone@example.org": "unsubscribed",
+    }
