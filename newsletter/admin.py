@@ -10,6 +10,7 @@ from django.forms import ModelForm
 from django.http import HttpRequest
 
 from newsletter import addresses, subscriptions
+from newsletter.delivery import settle_unknown
 from newsletter.mail import picks_of
 from newsletter.models import ConsentRecord, Delivery, Interest, Subscriber, Suppression
 from papers.admin import NoHandWriting
@@ -89,6 +90,34 @@ class DeliveryAdmin(NoHandWriting, admin.ModelAdmin[Delivery]):
     search_fields = ("uuid__iexact", "subscriber__address__iexact")
     show_full_result_count = False
     readonly_fields = ("ledger",)
+    actions = ("it_arrived", "send_again", "give_up")
+
+    def has_settle_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("newsletter.settle_delivery")
+
+    @admin.action(description="Unknown outcome: it arrived", permissions=["settle"])
+    def it_arrived(self, request: HttpRequest, rows: QuerySet[Delivery]) -> None:
+        self._settle(request, rows, Delivery.State.SENT)
+
+    @admin.action(description="Unknown outcome: send again", permissions=["settle"])
+    def send_again(self, request: HttpRequest, rows: QuerySet[Delivery]) -> None:
+        self._settle(request, rows, Delivery.State.PLANNED)
+
+    @admin.action(description="Unknown outcome: give up", permissions=["settle"])
+    def give_up(self, request: HttpRequest, rows: QuerySet[Delivery]) -> None:
+        self._settle(request, rows, Delivery.State.FAILED)
+
+    def _settle(
+        self, request: HttpRequest, rows: QuerySet[Delivery], target: Delivery.State
+    ) -> None:
+        settled = 0
+        for delivery in rows:
+            if settle_unknown(delivery, target):
+                settled += 1
+                self.log_change(request, delivery, f"Settled as {target.label}.")
+        left = len(rows) - settled
+        word = f" {left} had no unknown outcome and stay as they are." if left else ""
+        messages.info(request, f"{settled} settled as {target.label}.{word}")
 
     @admin.display(description="Picks")
     def ledger(self, delivery: Delivery) -> str:

@@ -118,6 +118,15 @@ def move_all(deliveries: QuerySet[Delivery], source: str, target: str, **values:
     return deliveries.filter(state=source).update(state=target, **values)
 
 
+def settle_unknown(delivery: Delivery, target: str) -> bool:
+    """What an operator found out of a delivery of unknown outcome: it is sent, to be planned again
+    (under the same Message-ID), or failed. False if it was settled meanwhile."""
+    values: dict[str, object] = {}
+    if target == S.SENT:
+        values["sent_at"] = delivery.handed_over_at
+    return move(delivery, S.UNKNOWN, target, **values)
+
+
 def recover(now: datetime) -> int:
     """Take back what a dead worker held: claimed ones are planned again, handed-over ones are
     unknown, since their mail may have left."""

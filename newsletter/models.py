@@ -185,6 +185,7 @@ class Delivery(models.Model):
     class Meta:
         verbose_name_plural = "deliveries"
         ordering = ("-id",)
+        permissions = [("settle_delivery", "Can settle a delivery of unknown outcome")]
         constraints = [
             models.UniqueConstraint(fields=["edition", "subscriber"], name="delivery_once"),
             models.CheckConstraint(

@@ -28,7 +28,7 @@ OPERATORS: Rights = {
     "newsletter": {
         "subscriber": ("view", "change"),
         "interest": ("view", "add", "change", "delete"),
-        "delivery": ("view",),
+        "delivery": ("view", "settle"),
         "suppression": ("view", "delete"),
         "consentrecord": ("view",),
     },

@@ -10,7 +10,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
 import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Group, User
 from django.db import IntegrityError, transaction
+from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -306,3 +309,35 @@ def test_the_delays_between_tries_grow() -> None:
         waits.append(until - timezone.now())
     assert waits == sorted(waits)
     assert waits[2] > 3 * waits[0]
+
+
+@pytest.mark.parametrize(
+    ("action", "state"),
+    [("it_arrived", State.SENT), ("send_again", State.PLANNED), ("give_up", State.FAILED)],
+)
+def test_an_operator_settles_what_is_unknown_and_nothing_else(
+    client: Client, smtp: SmtpServer, action: str, state: str
+) -> None:
+    operator = User.objects.create_user("olga", is_staff=True)
+    operator.groups.add(Group.objects.get(name="operators"))
+    client.force_login(operator)
+    planned_for("alice@example.org", "bob@example.org")
+    smtp.after_data["alice@example.org"] = "drop"
+    send_planned()
+    chosen = list(Delivery.objects.values_list("pk", flat=True))
+    client.post("/admin/newsletter/delivery/", {"action": action, "_selected_action": chosen})
+    assert the_delivery().state == state
+    assert the_delivery("bob@example.org").state == State.SENT
+    assert LogEntry.objects.count() == 1
+
+
+def test_sent_again_it_bears_the_same_message_id(smtp: SmtpServer) -> None:
+    planned_for("alice@example.org")
+    smtp.after_data["alice@example.org"] = "drop"
+    send_planned()
+    assert delivery.settle_unknown(the_delivery(), State.PLANNED)
+    smtp.after_data.clear()
+    send_planned()
+    first, second = smtp.to("alice@example.org")
+    assert first["Message-ID"] == second["Message-ID"]
+    assert the_delivery().state == State.SENT
