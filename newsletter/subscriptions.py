@@ -92,7 +92,9 @@ def send_answers() -> int:
             try:
                 server.open()
             except (OSError, smtplib.SMTPException) as error:
-                log.error("no connection to the mail server, answers wait: %s", error)
+                log.error(
+                    "no connection to the mail server: answers wait (%s)", type(error).__name__
+                )
                 break
             sent += _send_answer(subscriber, server)
     finally:
@@ -105,15 +107,17 @@ def _send_answer(subscriber: Subscriber, server: BaseEmailBackend) -> bool:
     done = {"answer_due_at": None, "answered_at": timezone.now()}
     try:
         delivery.hand_over(_answer(subscriber), server)
-    except delivery.OutcomeUnknown as unknown:
-        log.warning("the answer to subscriber %s may have arrived: %s", subscriber.uuid, unknown)
+    except delivery.OutcomeUnknown:
+        log.warning("the answer to subscriber %s may have arrived", subscriber.uuid)
     except Exception as error:  # one that cannot be sent keeps no other waiting
         for_good = isinstance(error, delivery.Refused) and error.for_good
         if for_good or not _asked_since(subscriber.address, timezone.now() - ONE_ANSWER_IN):
-            log.warning("the answer to subscriber %s is given up: %r", subscriber.uuid, error)
+            log.warning("the answer to subscriber %s is given up", subscriber.uuid)
             Subscriber.objects.filter(pk=subscriber.pk).update(**done)
         else:
-            log.exception("the answer to subscriber %s waits for its next try", subscriber.uuid)
+            # Its class alone: what a mail server says names the address.
+            kind = type(error).__name__
+            log.warning("the answer to subscriber %s waits: %s", subscriber.uuid, kind)
         return False
     Subscriber.objects.filter(pk=subscriber.pk).update(**done)
     return True
