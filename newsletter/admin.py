@@ -121,10 +121,11 @@ class DeliveryAdmin(NoHandWriting, admin.ModelAdmin[Delivery]):
 
     @admin.display(description="Picks")
     def ledger(self, delivery: Delivery) -> str:
-        return "\n".join(
-            f"{place}. {pick.paper.title} [{pick.section}] {pick.reason}"
-            for place, pick in enumerate(picks_of(delivery), start=1)
-        )
+        lines = []
+        for place, pick in enumerate(picks_of(delivery), start=1):
+            terms = ", ".join(f"{name} {value:.2f}" for name, value in pick.terms.items())
+            lines.append(f"{place}. {pick.paper.title} [{pick.section}] {pick.reason} ({terms})")
+        return "\n".join(lines)
 
 
 @admin.register(Suppression)

@@ -41,6 +41,7 @@ class Pick:
     paper: Paper
     section: str
     reason: str
+    terms: dict[str, float]
     note: str
     excerpt: str
     authors: str
@@ -75,8 +76,11 @@ def picks_of(delivery: Delivery) -> list[Pick]:
     ).select_related("paper")
     candidates = {row.paper_id: row for row in rows}
     picks = []
-    for paper_id, section, code, detail in zip(
+    width = len(Delivery.TERMS)
+    terms = [delivery.terms[at : at + width] for at in range(0, len(delivery.terms), width)]
+    for paper_id, values, section, code, detail in zip(
         delivery.paper_ids,
+        terms,
         delivery.sections,
         delivery.reasons,
         delivery.reason_details,
@@ -90,6 +94,7 @@ def picks_of(delivery: Delivery) -> list[Pick]:
                 paper=row.paper,
                 section=Delivery.Section(section).label,
                 reason=reason_text(Delivery.Reason(code), detail),
+                terms=dict(zip(Delivery.TERMS, values, strict=True)),
                 note=row.note,
                 excerpt=cut(row.paper.abstract, EXCERPT),
                 authors=short_authors(row.paper.authors),

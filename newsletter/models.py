@@ -154,11 +154,13 @@ class Delivery(models.Model):
         TRENDING = 3, "Trending"
 
     class Reason(models.IntegerChoices):
-        PINNED = 1, "chosen by the editors"
-        WORDS = 2, "matches your words"
-        CATEGORY = 3, "in your category"
-        UPVOTES = 4, "upvotes"
-        NEW = 5, "new today"
+        """Their words for a reader: mail.reason_text."""
+
+        PINNED = 1
+        WORDS = 2
+        CATEGORY = 3
+        UPVOTES = 4
+        NEW = 5
 
     TERMS = ("relevance", "trend", "score")
 

@@ -109,7 +109,6 @@ def plan(edition: Edition, subscribers: Sequence[Subscriber], now: datetime) -> 
     if edition.state == Edition.State.EMPTY:
         return [_skipped(edition, subscriber, edition.reason, now) for subscriber in subscribers]
     today = candidates(edition)
-    n = len(today.pool.paper_ids)
     interests = list(
         Interest.objects.filter(subscriber__in=subscribers).order_by("subscriber_id", "id")
     )
@@ -123,7 +122,7 @@ def plan(edition: Edition, subscribers: Sequence[Subscriber], now: datetime) -> 
     deliveries = []
     for i, subscriber in enumerate(subscribers):
         choice = select(best[i], today.pool.trend, today.pool.pinned, subscriber.papers_per_mail)
-        if n == 0 or not len(choice.papers):
+        if not len(choice.papers):
             reason = "Every paper of this day was hidden after its edition was frozen."
             deliveries.append(_skipped(edition, subscriber, reason, now))
             continue
