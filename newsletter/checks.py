@@ -25,37 +25,30 @@ def address_hash_key(**options: Any) -> list[CheckMessage]:
 
 @checks.register(deploy=True)
 def sender(**options: Any) -> list[CheckMessage]:
-    found: list[CheckMessage] = []
-    if not settings.POSTAL_ADDRESS:
-        found.append(
-            checks.Warning(
-                "POSTAL_ADDRESS is not set.",
-                hint="The law of many countries asks for the sender's postal address in each mail.",
-                id="newsletter.W001",
-            )
-        )
-    if not settings.CONTACT_ADDRESS:
-        found.append(
-            checks.Warning(
-                "CONTACT_ADDRESS is not set.",
-                hint="Readers need an address to write to; it stands in each mail and page.",
-                id="newsletter.W002",
-            )
-        )
-    if "@localhost" in settings.DEFAULT_FROM_EMAIL:
-        found.append(
-            checks.Warning(
-                "DEFAULT_FROM_EMAIL is not set.",
-                hint="Set it to an address of the domain that SPF, DKIM and DMARC speak for.",
-                id="newsletter.W003",
-            )
-        )
-    if not settings.SITE_URL.startswith("https://"):
-        found.append(
-            checks.Warning(
-                "SITE_URL is not an https address.",
-                hint="RFC 8058's one-click unsubscription needs https; Gmail and Yahoo ask for it.",
-                id="newsletter.W004",
-            )
-        )
-    return found
+    wanting = [
+        (
+            not settings.POSTAL_ADDRESS,
+            "POSTAL_ADDRESS is not set.",
+            "The law of many countries asks for the sender's postal address in each mail.",
+        ),
+        (
+            not settings.CONTACT_ADDRESS,
+            "CONTACT_ADDRESS is not set.",
+            "Readers need an address to write to; it stands in each mail and page.",
+        ),
+        (
+            "@localhost" in settings.DEFAULT_FROM_EMAIL,
+            "DEFAULT_FROM_EMAIL is not set.",
+            "Set it to an address of the domain that SPF, DKIM and DMARC speak for.",
+        ),
+        (
+            not settings.SITE_URL.startswith("https://"),
+            "SITE_URL is not an https address.",
+            "RFC 8058's one-click unsubscription needs https; Gmail and Yahoo ask for it.",
+        ),
+    ]
+    return [
+        checks.Warning(message, hint=hint, id=f"newsletter.W{number:03}")
+        for number, (wanted, message, hint) in enumerate(wanting, start=1)
+        if wanted
+    ]
