@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from django.conf import settings as django_settings
 from django.db import connection
 from pytest_django import Settings
 
 from newsletter import picks
+from tests.real_inputs import ABSENT, DATA
 from tests.smtp import SmtpServer
-
-DATA = Path(os.environ.get("PAPERROUND_DATA", django_settings.BASE_DIR.parent / "shared" / "data"))
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +25,7 @@ def django_db_modify_db_settings() -> None:
 def data() -> Path:
     """The folder of real inputs; it stays outside the repository."""
     if not DATA.is_dir():
-        pytest.skip(f"real inputs are absent: {DATA} (set PAPERROUND_DATA)")
+        pytest.skip(ABSENT)
     return DATA
 
 

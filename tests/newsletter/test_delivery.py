@@ -61,6 +61,13 @@ def provider_answering(status: int) -> Iterator[str]:
     server.server_close()
 
 
+def send_by_mailgun_at(url: str, settings: Settings) -> None:
+    settings.EMAIL_BACKEND = "anymail.backends.mailgun.EmailBackend"
+    settings.ANYMAIL = {
+        "MAILGUN_API_KEY": "key", "MAILGUN_SENDER_DOMAIN": "x.example", "MAILGUN_API_URL": url,
+    }  # fmt: skip
+
+
 def the_delivery(address: str = "alice@example.org") -> Delivery:
     return Delivery.objects.get(subscriber__address=address)
 
@@ -171,10 +178,7 @@ def test_a_late_success_settles_what_was_taken_for_unknown(smtp: SmtpServer) -> 
 )
 def test_a_providers_answer_is_told_apart(settings: Settings, status: int, state: str) -> None:
     with provider_answering(status) as url:
-        settings.EMAIL_BACKEND = "anymail.backends.mailgun.EmailBackend"
-        settings.ANYMAIL = {
-            "MAILGUN_API_KEY": "key", "MAILGUN_SENDER_DOMAIN": "x.example", "MAILGUN_API_URL": url,
-        }  # fmt: skip
+        send_by_mailgun_at(url, settings)
         planned_for("alice@example.org")
         send_planned()
     assert the_delivery().state == state
@@ -182,11 +186,7 @@ def test_a_providers_answer_is_told_apart(settings: Settings, status: int, state
 
 def test_a_provider_that_cannot_be_reached_is_tried_again(settings: Settings) -> None:
     with provider_answering(200) as url:
-        pass
-    settings.EMAIL_BACKEND = "anymail.backends.mailgun.EmailBackend"
-    settings.ANYMAIL = {
-        "MAILGUN_API_KEY": "key", "MAILGUN_SENDER_DOMAIN": "x.example", "MAILGUN_API_URL": url,
-    }  # fmt: skip
+        send_by_mailgun_at(url, settings)
     planned_for("alice@example.org")
     send_planned()
     assert the_delivery().state == State.PLANNED

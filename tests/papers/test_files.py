@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -14,10 +13,10 @@ from hypothesis import strategies as st
 from papers.sources import BadRecord, PaperRecord
 from papers.sources.files import read
 from papers.sources.identifiers import normalise_arxiv_id, normalise_doi, title_key
+from tests.real_inputs import ABSENT, DATA
 
 RECORDINGS = Path(__file__).parent / "recordings"
-DATA = Path(os.environ.get("PAPERROUND_DATA", Path(__file__).parents[3] / "shared" / "data"))
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"real inputs are not at {DATA}")
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=ABSENT)
 
 
 def sorted_out(*paths: Path) -> tuple[list[PaperRecord], list[BadRecord]]:
