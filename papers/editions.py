@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from papers.models import Edition, EditionPaper, Paper, Signal, Source
 from papers.sources.identifiers import normalise_arxiv_id, normalise_doi, title_key
-from papers.trending import trend_scores
+from papers.trending import GROWTH_SPAN, LEAST_GROWTH_SPAN, trend_scores
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +33,15 @@ class CurationError(ValueError):
 class Pool:
     """The papers of a frozen edition that may be mailed, n of them, best trend first.
 
-    trend: (n,) float32 in [0, 1]. gained: (n,) upvotes since a day before the freeze, -1 unknown.
+    trend: (n,) float32 in [0, 1]. gained: (n,) upvotes in the day before the freeze
+    (see newest_counts), -1 unknown.
     pinned: indices in the curators' order.
     """
 
     paper_ids: NDArray[np.int64]
     texts: list[str]
+    abstracts: list[str]
+    authors: list[list[str]]
     categories: list[list[str]]
     trend: NDArray[np.float32]
     upvotes: NDArray[np.int64]
@@ -202,7 +205,9 @@ def _score(edition: Edition, now: datetime) -> None:
             name: {
                 "count": int(counts[name][index]),
                 "gained": _gained(counts[name][index], before[name][index]),
-                "percentile": round(float(trend.percentiles[name][index]), 3),
+                "level": _rounded(trend.levels[name][index]),
+                "growth": _rounded(trend.growths[name][index]),
+                "percentile": _rounded(trend.percentiles[name][index]),
             }
             for name in Signal.Counter.values
             if not np.isnan(counts[name][index])
@@ -214,35 +219,46 @@ def _gained(now: float, before: float) -> int | None:
     return None if np.isnan(before) else int(now - before)
 
 
+def _rounded(percentile: float) -> float | None:
+    return None if np.isnan(percentile) else round(float(percentile), 3)
+
+
 def newest_counts(
     paper_ids: Sequence[int], counter: str, moment: datetime
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Two (n,): newest counts up to `moment`, growth in the day before it; NaN where unknown.
+    """Two (n,): newest counts up to `moment`, and the growth that led there; NaN where unknown.
 
+    The growth is since the newest count that is a day old. A paper first seen within the day has
+    none: its growth is since its earliest count, if that is half a day old (over less, growth
+    says more of the hour than of the paper). A count that was never repeated has no growth.
     Sources count apart: both are taken of each source by itself, and then the largest.
     """
     counts = np.full(len(paper_ids), np.nan)
     gained = np.full(len(paper_ids), np.nan)
     place = {pk: index for index, pk in enumerate(paper_ids)}
-    before = _by_source(paper_ids, counter, moment - timedelta(days=1))
-    for (paper, source), value in _by_source(paper_ids, counter, moment).items():
-        index = place[paper]
-        counts[index] = np.fmax(counts[index], value)
-        if (paper, source) in before:
-            gained[index] = np.fmax(gained[index], value - before[paper, source])
+    signals = Signal.objects.filter(paper__in=paper_ids, counter=counter)
+    a_day_ago = moment - GROWTH_SPAN
+    within = signals.filter(observed_at__range=(a_day_ago, moment - LEAST_GROWTH_SPAN))
+    before = {
+        **_by_source(within.order_by("paper_id", "source", "observed_at")),
+        **_newest_by_source(signals, a_day_ago),
+    }
+    for key, newest in _newest_by_source(signals, moment).items():
+        index = place[key[0]]
+        counts[index] = np.fmax(counts[index], newest.value)
+        if key in before and before[key].observed_at < newest.observed_at:
+            gained[index] = np.fmax(gained[index], newest.value - before[key].value)
     return counts, gained
 
 
-def _by_source(
-    paper_ids: Sequence[int], counter: str, moment: datetime
-) -> dict[tuple[int, str], int]:
-    newest = (
-        Signal.objects.filter(paper__in=paper_ids, counter=counter, observed_at__lte=moment)
-        .order_by("paper", "source", "-observed_at")
-        .distinct("paper", "source")
-        .values_list("paper", "source", "value")
-    )
-    return {(paper, source): value for paper, source, value in newest}
+def _newest_by_source(signals: QuerySet[Signal], moment: datetime) -> dict[tuple[int, str], Signal]:
+    newest = signals.filter(observed_at__lte=moment)
+    return _by_source(newest.order_by("paper_id", "source", "-observed_at"))
+
+
+def _by_source(ordered: QuerySet[Signal]) -> dict[tuple[int, str], Signal]:
+    """The first signal of each paper and source."""
+    return {(row.paper_id, row.source): row for row in ordered.distinct("paper_id", "source")}
 
 
 def pool(edition: Edition) -> Pool:
@@ -258,6 +274,8 @@ def pool(edition: Edition) -> Pool:
     return Pool(
         paper_ids=np.array([row.paper_id for row in rows], dtype=np.int64),
         texts=[row.paper.text for row in rows],
+        abstracts=[row.paper.abstract for row in rows],
+        authors=[row.paper.authors for row in rows],
         categories=[row.paper.categories for row in rows],
         trend=np.array([row.trend for row in rows], dtype=np.float32),
         upvotes=np.array([vote.get("count", -1) for vote in votes], dtype=np.int64),

@@ -243,7 +243,24 @@ def test_a_counter_counts_up_to_the_freeze_and_its_growth_since_a_day_before(
     make_signal(paper, 40, observed_at=freeze - timedelta(minutes=1))
     make_signal(paper, 99, observed_at=freeze + timedelta(minutes=1))
     terms = on(frozen(now=freeze), paper).trend_terms
-    assert terms == {"upvotes": {"count": 40, "gained": 30, "percentile": 0.5}}
+    half = {"level": 0.5, "growth": 0.5, "percentile": 0.5}
+    assert terms == {"upvotes": {"count": 40, "gained": 30, **half}}
+
+
+def test_every_term_of_a_trend_is_kept() -> None:
+    papers = [make_paper(f"Paper {n}", listing_day=TODAY) for n in range(2)]
+    for paper, earlier, now in zip(papers, (50, 10), (60, 40), strict=True):
+        make_signal(paper, earlier, observed_at=MORNING - timedelta(hours=26))
+        make_signal(paper, now, observed_at=MORNING)
+    make_signal(papers[0], 3, counter="stars", observed_at=MORNING)
+    terms = on(frozen(), papers[0]).trend_terms
+    assert terms["upvotes"] == {
+        "count": 60, "gained": 10, "level": 0.75, "growth": 0.25, "percentile": 0.536,
+    }  # fmt: skip
+    assert terms["stars"] == {
+        "count": 3, "gained": None, "level": 0.5, "growth": None, "percentile": 0.5,
+    }  # fmt: skip
+    assert "stars" not in on(Edition.objects.get(), papers[1]).trend_terms
 
 
 def test_an_edition_of_the_past_looks_no_further_than_the_end_of_its_day() -> None:
@@ -269,7 +286,7 @@ def test_two_sources_of_a_counter_count_apart_and_the_larger_one_tells() -> None
         moment = MORNING - timedelta(hours=hours)
         count(paper, source, value, moment)
     terms = on(frozen(), paper).trend_terms
-    assert terms == {"upvotes": {"count": 100, "gained": 20, "percentile": 0.5}}
+    assert (terms["upvotes"]["count"], terms["upvotes"]["gained"]) == (100, 20)
 
 
 def test_a_source_that_counts_for_the_first_time_is_no_growth() -> None:

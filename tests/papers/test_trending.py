@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from papers.trending import NEUTRAL, SMALL_COHORT, WEIGHTS, Floats, trend_scores
+from papers.trending import GROWTH, NEUTRAL, SMALL_COHORT, WEIGHTS, Floats, trend_scores
 
 NAN = float("nan")
 counts = st.one_of(st.just(NAN), st.integers(0, 2**31 - 1).map(float))
@@ -33,10 +34,16 @@ def test_a_score_is_a_number_from_0_to_1_whatever_is_missing(
     trend = trend_scores(*day)
     assert trend.score.shape == (len(day[2]),)
     assert np.all((trend.score >= 0) & (trend.score <= 1))
-    for name, percentiles in trend.percentiles.items():
-        seen = ~np.isnan(day[0][name])
-        assert np.array_equal(~np.isnan(percentiles), seen)
-        assert np.all((percentiles[seen] >= 0) & (percentiles[seen] <= 1))
+    for name in WEIGHTS:
+        counted = ~np.isnan(day[0][name])
+        grown = counted & ~np.isnan(day[1][name])
+        for terms, seen in (
+            (trend.levels[name], counted),
+            (trend.growths[name], grown),
+            (trend.percentiles[name], counted),
+        ):
+            assert np.array_equal(~np.isnan(terms), seen)
+            assert np.all((terms[seen] >= 0) & (terms[seen] <= 1))
 
 
 @given(days(), st.data())
@@ -97,11 +104,55 @@ def test_a_paper_that_nobody_counted_is_neutral_and_stands_in_the_middle() -> No
 
 def test_growth_counts_beside_the_level() -> None:
     now = column(50, 50, 50, 50, 50)
-    before = column(50, 40, NAN, 60, 10)
+    before = column(50, 40, 30, 60, 10)
     score = trend_scores({"upvotes": now}, {"upvotes": before}, ["cs.CL"] * 5).score
-    assert score[4] > score[1] > score[0]
-    assert score[2] == score[0]  # unknown growth is no growth
-    assert score[3] == score[0]  # and votes taken back are none either
+    assert score[4] > score[2] > score[1] > score[0]
+    assert score[3] == score[0]  # votes taken back are no growth
+
+
+def test_unknown_growth_is_neutral() -> None:
+    now = column(50, 50, 50, 50, 50)
+    before = column(50, 45, NAN, 40, 10)
+    score = trend_scores({"upvotes": now}, {"upvotes": before}, ["cs.CL"] * 5).score
+    assert list(np.argsort(score)) == [0, 1, 2, 3, 4]
+    assert score[2] == NEUTRAL
+
+
+def test_a_percentile_is_the_weighted_mean_of_those_of_level_and_growth() -> None:
+    now = {"upvotes": column(10, 20, 30, 40, 50)}
+    before = {"upvotes": column(10, 11, 28, 37, 46)}  # growth: 0, 9, 2, 3, 4
+    trend = trend_scores(now, before, ["cs.CL"] * 5)
+    level, growth = column(0.1, 0.3, 0.5, 0.7, 0.9), column(0.1, 0.9, 0.3, 0.5, 0.7)
+    blend = (level + GROWTH * growth) / (1 + GROWTH)
+    assert trend.levels["upvotes"] == pytest.approx(level)
+    assert trend.growths["upvotes"] == pytest.approx(growth)
+    assert trend.percentiles["upvotes"] == pytest.approx(blend)
+    share = WEIGHTS["upvotes"] / sum(WEIGHTS.values())
+    assert trend.score == pytest.approx(share * blend + (1 - share) * NEUTRAL)
+
+
+@given(days(), st.data())
+def test_papers_of_equal_counts_share_their_score(
+    day: tuple[dict[str, Floats], dict[str, Floats], list[str]], data: st.DataObject
+) -> None:
+    now, before, cohorts = day
+    assume(cohorts)
+    twin = data.draw(st.integers(0, len(cohorts) - 1))
+
+    def with_twin(columns: dict[str, Floats]) -> dict[str, Floats]:
+        return {name: np.append(values, values[twin]) for name, values in columns.items()}
+
+    score = trend_scores(with_twin(now), with_twin(before), [*cohorts, cohorts[twin]]).score
+    assert score[twin] == score[-1]
+
+
+@pytest.mark.parametrize("counter", ["comments", "stars"])
+def test_comments_and_stars_order_papers_of_equal_upvotes(counter: str) -> None:
+    votes = column(7, 7, 7, 7, 7)
+    now = {"upvotes": votes, counter: column(0, NAN, 1, 20, 300)}
+    score = trend_scores(now, {}, ["cs.CL"] * 5).score
+    assert score[0] < score[1] < score[3] < score[4]
+    assert score[0] < score[2] < score[3]
 
 
 def test_a_day_without_papers_has_no_scores() -> None:
