@@ -18,6 +18,7 @@ app.autodiscover_tasks()
 
 EVERY_MINUTE = [
     "papers.tasks.freeze_due",
+    "papers.tasks.encode_pending",
     "newsletter.tasks.send_confirmations",
     "newsletter.tasks.plan_due",
     "newsletter.tasks.send_planned",

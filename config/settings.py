@@ -63,6 +63,11 @@ SEND_BATCH_SIZE = env.int("SEND_BATCH_SIZE", default=100)
 SEND_LEASE_SECONDS = env.int("SEND_LEASE_SECONDS", default=600)
 SEND_MAX_ATTEMPTS = env.int("SEND_MAX_ATTEMPTS", default=8)
 
+# --- The dense view ------------------------------------------------------------------------------
+ENCODER_DIR = Path(env.str("ENCODER_DIR", default=str(VAR_DIR / "encoder")))
+ENCODER_HUB_URL = env.str("ENCODER_HUB_URL", default="https://huggingface.co").rstrip("/")
+ENCODE_BATCH_SIZE = env.int("ENCODE_BATCH_SIZE", default=32)
+
 # --- Mail -----------------------------------------------------------------------------------------
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Paperround <daily@localhost>")
 SERVER_EMAIL = env.str("SERVER_EMAIL", default=DEFAULT_FROM_EMAIL)

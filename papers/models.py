@@ -11,9 +11,10 @@ from django.contrib.postgres.indexes import HashIndex
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import F, Q
-from django.db.models.functions import Now
+from django.db.models.functions import MD5, Concat, Now
 from django.urls import reverse
 from django.utils import timezone
+from pgvector.django import VectorField
 
 from papers.categories import CATEGORY_NAMES
 from papers.sources.identifiers import title_key
@@ -62,11 +63,23 @@ class Paper(models.Model):
     sources = text_list(help_text="Every source that named this paper.")
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
+    # Of what an encoder reads. The database keeps it, so no writer can forget to.
+    text_digest = models.GeneratedField(
+        expression=MD5(Concat("title", models.Value("\n", models.TextField()), "abstract")),
+        output_field=models.CharField(max_length=32),
+        db_persist=True,
+    )
 
     class Meta:
         ordering = ("-listing_day", "id")
         # Asked for equality only; a B-tree refuses what is longer than 2,704 bytes.
-        indexes = [HashIndex(fields=["title_key"], name="paper_title_key")]
+        indexes = [
+            HashIndex(fields=["title_key"], name="paper_title_key"),
+            # What waits for an encoder is asked each minute: from indexes alone, rows are wide.
+            models.Index(
+                fields=["-listing_day", "-id"], include=["text_digest"], name="paper_newest"
+            ),
+        ]
         constraints = [
             models.CheckConstraint(condition=~Q(title=""), name="paper_has_title"),
             models.CheckConstraint(condition=~Q(arxiv_id=""), name="paper_arxiv_id_not_empty"),
@@ -104,6 +117,30 @@ class Paper(models.Model):
         """What a reader's words are matched against: a category counts as its name's words."""
         names = [CATEGORY_NAMES.get(code, "") for code in self.categories]
         return "\n".join([self.title, self.abstract, *self.keywords, *names])
+
+
+class Embedding(models.Model):
+    """The dense view of one paper by one encoder."""
+
+    paper = models.ForeignKey(Paper, models.CASCADE, related_name="embeddings")
+    encoder = models.CharField(max_length=64, help_text="The sha256 of its model file.")
+    # Without a dimension: two encoders may differ. Each has a partial index, papers/embeddings.py.
+    vector = VectorField(null=True, help_text="None: the text says nothing to this encoder.")
+    text_digest = models.CharField(max_length=32, help_text="The paper's, when it was encoded.")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["encoder", "paper"], include=["text_digest"], name="embedding_once"
+            ),
+            models.CheckConstraint(
+                condition=Q(encoder__regex="^[0-9a-f]{64}$"), name="embedding_encoder_is_sha256"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.paper_id} by {self.encoder[:12]}"
 
 
 class Signal(models.Model):
