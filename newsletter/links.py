@@ -1,12 +1,13 @@
 """Signed, purpose-bound URLs: what one link may do, no other can.
 
-A token names one subscriber and when it was made; the purpose is part of the signature's salt.
-Old SECRET_KEYs in SECRET_KEY_FALLBACKS are still honoured.
+A token names one subscriber, or for feedback one paper of one delivery, and when it was made; the
+purpose is part of the signature's salt. Old SECRET_KEYs in SECRET_KEY_FALLBACKS are still honoured.
 """
 
 from __future__ import annotations
 
 import base64
+import struct
 import uuid
 from datetime import timedelta
 from enum import StrEnum
@@ -15,13 +16,17 @@ from django.conf import settings
 from django.core import signing
 from django.urls import reverse
 
-from newsletter.models import Subscriber
+from newsletter.models import Delivery, Subscriber
 
 
 class Purpose(StrEnum):
     CONFIRM = "confirm"
     PREFERENCES = "preferences"
     UNSUBSCRIBE = "unsubscribe"
+    FEEDBACK = "feedback"
+
+
+_PICK = struct.Struct(">16sQ")  # a delivery and a paper: 24 bytes, 32 characters without padding
 
 
 class InvalidLink(Exception):
@@ -32,6 +37,10 @@ class SubscriberGone(InvalidLink):
     """The token is good, and its subscriber was erased."""
 
 
+class DeliveryGone(InvalidLink):
+    """The token is good, and its delivery was deleted: by age, or with its erased subscriber."""
+
+
 class ExpiredLink(InvalidLink):
     """The token was good once."""
 
@@ -40,7 +49,7 @@ def _lifetime(purpose: Purpose) -> timedelta | None:
     match purpose:
         case Purpose.CONFIRM:
             return timedelta(days=settings.CONFIRMATION_DAYS)
-        case Purpose.PREFERENCES:
+        case Purpose.PREFERENCES | Purpose.FEEDBACK:
             return timedelta(days=settings.PREFERENCES_LINK_DAYS)
         case Purpose.UNSUBSCRIBE:
             return None  # an old mail must always let its reader go
@@ -57,7 +66,12 @@ def token(subscriber: uuid.UUID, purpose: Purpose) -> str:
 
 def url(subscriber: uuid.UUID, purpose: Purpose) -> str:
     """The absolute address of the page that does `purpose`."""
-    return f"{settings.SITE_URL}{reverse(purpose.value, args=[token(subscriber, purpose)])}"
+    return page(purpose, token(subscriber, purpose))
+
+
+def page(purpose: Purpose, token: str) -> str:
+    """The same, of a token that was made before."""
+    return f"{settings.SITE_URL}{reverse(purpose.value, args=[token])}"
 
 
 def subscriber_of(text: str, purpose: Purpose) -> Subscriber:
@@ -69,13 +83,52 @@ def subscriber_of(text: str, purpose: Purpose) -> Subscriber:
         InvalidLink: anything else.
     """
     try:
-        name = _signer(purpose).unsign(text, max_age=_lifetime(purpose))
-        found = uuid.UUID(bytes=base64.urlsafe_b64decode(name + "=="))
-    except signing.SignatureExpired:
-        raise ExpiredLink from None
-    except (signing.BadSignature, ValueError):
+        found = uuid.UUID(bytes=_named_by(text, purpose))
+    except ValueError:
         raise InvalidLink from None
     try:
         return Subscriber.objects.get(uuid=found)
     except Subscriber.DoesNotExist:
         raise SubscriberGone from None
+
+
+def pick_token(delivery: uuid.UUID, paper_id: int) -> str:
+    """For the feedback on one paper of one mail."""
+    name = base64.urlsafe_b64encode(_PICK.pack(delivery.bytes, paper_id)).decode()
+    return _signer(Purpose.FEEDBACK).sign(name)
+
+
+def pick_url(delivery: uuid.UUID, paper_id: int) -> str:
+    """The absolute address of the page that asks for feedback on a paper; `?kind=` presets it."""
+    return page(Purpose.FEEDBACK, pick_token(delivery, paper_id))
+
+
+def pick_of(text: str) -> tuple[Delivery, int]:
+    """The delivery, with its subscriber, and the id of the paper that a token stands for.
+
+    Raises:
+        ExpiredLink: it was good once.
+        DeliveryGone: the mail is no longer kept.
+        InvalidLink: anything else.
+    """
+    try:
+        found, paper_id = _PICK.unpack(_named_by(text, Purpose.FEEDBACK))
+    except struct.error:
+        raise InvalidLink from None
+    try:
+        delivery = Delivery.objects.select_related("subscriber").get(uuid=uuid.UUID(bytes=found))
+    except Delivery.DoesNotExist:
+        raise DeliveryGone from None
+    if paper_id not in delivery.paper_ids:
+        raise InvalidLink
+    return delivery, paper_id
+
+
+def _named_by(text: str, purpose: Purpose) -> bytes:
+    try:
+        name = _signer(purpose).unsign(text, max_age=_lifetime(purpose))
+        return base64.urlsafe_b64decode(name + "=" * (-len(name) % 4))
+    except signing.SignatureExpired:
+        raise ExpiredLink from None
+    except (signing.BadSignature, ValueError):
+        raise InvalidLink from None

@@ -6,23 +6,35 @@ import uuid
 from datetime import datetime
 from typing import ClassVar, Self
 
+from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import BrinIndex
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
-from django.db.models import Q
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import F, Q
+from django.db.models.expressions import Combinable
 from django.db.models.functions import Lower, Now
 
-from newsletter.schedule import zone_names
-from papers.models import Edition, text_list
+from newsletter.schedule import QUARTERS, Days, in_words, zone_names
+from papers.models import Edition, EditionPaper, Paper, text_list
 
 MAX_INTERESTS = 10
+MAX_EXAMPLES = 500
 LONGEST_INTEREST = 10_000  # characters; a pasted abstract fits, a pasted thesis does not
 
 
 def known_zone(name: str) -> None:
     if name not in zone_names():
         raise ValidationError(f"“{name}” is not a time zone; write one like Europe/Berlin.")
+
+
+class RealField(models.FloatField[float, float]):
+    """Four bytes a number, in the arrays that a million deliveries a day hold."""
+
+    def db_type(self, connection: BaseDatabaseWrapper) -> str:
+        return "real"
 
 
 class SubscriberQuerySet(models.QuerySet["Subscriber"]):
@@ -57,9 +69,23 @@ class Subscriber(models.Model):
     send_hour = models.PositiveSmallIntegerField(
         default=7, validators=[MaxValueValidator(23)], help_text="Local hour, 0 to 23."
     )
+    send_minute = models.PositiveSmallIntegerField(
+        default=0, choices=[(minute, f"{minute:02}") for minute in QUARTERS]
+    )
+    send_days = models.CharField(max_length=9, choices=Days, default=Days.DAILY)
     papers_per_mail = models.PositiveSmallIntegerField(
         default=8, validators=[MinValueValidator(3), MaxValueValidator(20)]
     )
+    popularity = models.PositiveSmallIntegerField(
+        default=20,
+        validators=[MaxValueValidator(100)],
+        help_text="0: by the reader's own interests alone; 100: by what everybody reads.",
+    )
+    muted_terms = text_list()
+    muted_categories = text_list()
+    muted_authors = text_list()
+    must_phrases = text_list(help_text="A paper that says one of these is in the mail, always.")
+    must_authors = text_list(help_text="A paper by one of these is in the mail, always.")
     next_send_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     confirmed_at = models.DateTimeField(null=True, blank=True, editable=False)
@@ -90,7 +116,22 @@ class Subscriber(models.Model):
                 condition=Q(send_hour__lte=23, papers_per_mail__gte=3, papers_per_mail__lte=20),
                 name="subscriber_settings_in_range",
             ),
-        ]
+            models.CheckConstraint(
+                condition=Q(popularity__lte=100), name="subscriber_popularity_in_range"
+            ),
+            models.CheckConstraint(
+                condition=Q(send_minute__in=[0, 15, 30, 45]), name="subscriber_minute_is_quarter"
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    send_days__in=[
+                        "daily", "weekdays", "monday", "tuesday", "wednesday", "thursday",
+                        "friday", "saturday", "sunday",
+                    ]
+                ),
+                name="subscriber_days_known",
+            ),
+        ]  # fmt: skip
         indexes = [
             models.Index(
                 fields=["next_send_at"], condition=Q(state="active"), name="subscriber_due"
@@ -105,23 +146,102 @@ class Subscriber(models.Model):
     def __str__(self) -> str:
         return str(self.uuid)  # what logs and the admin's trail keep; erasing leaves no address
 
+    @property
+    def slots(self) -> tuple[str, int, int, str]:
+        """When mail is wanted, as the functions of `schedule` take it."""
+        return self.time_zone, self.send_hour, self.send_minute, self.send_days
+
+    @property
+    def when(self) -> str:
+        """The same in words."""
+        return in_words(*self.slots)
+
 
 class Interest(models.Model):
-    """One named subject of a subscriber."""
+    """One named subject of a subscriber: what is stated, and by `feedback` what was learned.
+
+    One that states nothing lives by its feedback alone.
+    """
 
     subscriber = models.ForeignKey(Subscriber, models.CASCADE, related_name="interests")
     name = models.CharField(max_length=100)
     words = models.TextField(blank=True, max_length=LONGEST_INTEREST)
     categories = text_list()
+    authors = text_list(help_text="Followed authors.")
+    # Ids of papers, the oldest example first. No foreign keys: one that vanished is ignored.
+    example_ids = ArrayField(models.BigIntegerField(), default=list, blank=True)
 
     class Meta:
         ordering = ("id",)
         constraints = [
             models.UniqueConstraint(fields=["subscriber", "name"], name="interest_name_once"),
+            models.CheckConstraint(condition=~Q(name=""), name="interest_has_name"),
             models.CheckConstraint(
-                condition=~Q(words="", categories=[]), name="interest_says_something"
+                condition=Q(example_ids__len__lte=MAX_EXAMPLES), name="interest_examples_in_range"
             ),
         ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def states_something(self) -> bool:
+        return bool(self.words.strip() or self.categories or self.authors or self.example_ids)
+
+
+class Feedback(models.Model):
+    """A reader's judgement of a paper."""
+
+    class Kind(models.TextChoices):
+        MORE = "more", "More like this"
+        LESS = "less", "Not interested"
+        SAVE = "save", "Save"
+        CLICK = "click", "Opened"
+
+    subscriber = models.ForeignKey(
+        Subscriber, models.CASCADE, related_name="feedback", db_index=False
+    )
+    interest = models.ForeignKey(
+        Interest,
+        models.CASCADE,
+        related_name="feedback",
+        null=True,
+        blank=True,
+        help_text="The subject it counts for; none: it counts for all of them.",
+    )
+    paper = models.ForeignKey(Paper, models.CASCADE, related_name="feedback")
+    kind = models.CharField(max_length=5, choices=Kind)
+    at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        verbose_name_plural = "feedback"
+        ordering = ("-at", "-id")
+        constraints = [
+            models.UniqueConstraint(fields=["subscriber", "paper", "kind"], name="feedback_once"),
+            models.CheckConstraint(
+                condition=Q(kind__in=["more", "less", "save", "click"]), name="feedback_kind_known"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.paper_id}"
+
+
+class RankingModel(models.Model):
+    """One version of what was fitted for ranking: its parameters, and its arrays as npz bytes.
+
+    Arrays, never pickle. Old versions lose their arrays and stay as the record of what deliveries
+    were made by.
+    """
+
+    name = models.CharField(max_length=64, unique=True)
+    fitted_at = models.DateTimeField(db_default=Now())
+    parameters = models.JSONField(default=dict)
+    arrays = models.BinaryField(default=bytes)
+    papers = models.PositiveIntegerField(default=0, help_text="How many papers it was fitted on.")
+
+    class Meta:
+        ordering = ("-fitted_at", "-id")
 
     def __str__(self) -> str:
         return self.name
@@ -131,7 +251,8 @@ class Delivery(models.Model):
     """One edition for one subscriber: its picks and its state of sending.
 
     Picks are parallel arrays, one entry a pick, in the order of the mail; `terms` holds
-    len(TERMS) numbers a pick.
+    len(TERMS) numbers a pick, `interest_ids` 0 where no interest chose it, `sentences` the index
+    of its abstract's key sentence, -1 for none.
     """
 
     class State(models.TextChoices):
@@ -151,29 +272,57 @@ class Delivery(models.Model):
     class Section(models.IntegerChoices):
         PINNED = 1, "From the editors"
         FOR_YOU = 2, "For you"
-        TRENDING = 3, "Trending"
+        TRENDING = 3, "Trending in your fields"
+        LEAD = 4, "Today’s paper for you"
+        MUST_READ = 5, "You asked never to miss"
+        EXPLORE = 6, "Something different"
 
     class Reason(models.IntegerChoices):
-        """Their words for a reader: mail.reason_text."""
+        """Their words for a reader: mail.reason_text. The detail of AUTHOR is the name, that of
+        EXAMPLE, SAVED and LIKED the id of the close paper, that of MUST_READ phrase or author, that
+        of NEW the day of an older edition than the mail's."""
 
         PINNED = 1
         WORDS = 2
         CATEGORY = 3
         UPVOTES = 4
         NEW = 5
+        AUTHOR = 6
+        EXAMPLE = 7
+        SAVED = 8
+        LIKED = 9
+        MUST_READ = 10
+        EXPLORATION = 11
 
-    TERMS = ("relevance", "trend", "score")
+    TERMS = ("words", "categories", "authors", "examples", "relevance", "trend", "score")
 
     uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
-    edition = models.ForeignKey(Edition, models.PROTECT, related_name="deliveries")
+    # Of these two, the unique constraint finds the first, and nobody looks for the second: each index
+    # is written with every move of every delivery.
+    edition = models.ForeignKey(Edition, models.PROTECT, related_name="deliveries", db_index=False)
     subscriber = models.ForeignKey(Subscriber, models.CASCADE, related_name="deliveries")
+    editions_from = models.DateField(
+        null=True,
+        blank=True,
+        help_text="It was chosen from all editions since this day; empty: from its own alone.",
+    )
     state = models.CharField(max_length=12, choices=State, default=State.PLANNED)
     skip_reason = models.CharField(max_length=255, blank=True)
     paper_ids = ArrayField(models.BigIntegerField(), default=list)
     sections = ArrayField(models.SmallIntegerField(), default=list)
-    terms = ArrayField(models.FloatField(), default=list)
+    terms = ArrayField(RealField(), default=list)
     reasons = ArrayField(models.SmallIntegerField(), default=list)
     reason_details = ArrayField(models.TextField(blank=True), default=list)
+    interest_ids = ArrayField(models.BigIntegerField(), default=list)
+    sentences = ArrayField(models.SmallIntegerField(), default=list)
+    ranking_model = models.ForeignKey(
+        RankingModel,
+        models.SET_NULL,
+        related_name="deliveries",
+        null=True,
+        blank=True,
+        db_index=False,
+    )
 
     planned_at = models.DateTimeField(db_default=Now())
     not_before = models.DateTimeField(null=True, blank=True)
@@ -224,14 +373,44 @@ class Delivery(models.Model):
                 condition=Q(state__in=["claimed", "handed_over"]),
                 name="delivery_in_hand",
             ),
+            # For the count of a day in the warm-up: next to nothing to keep, unlike a B-tree.
+            BrinIndex(
+                fields=["handed_over_at"],
+                pages_per_range=16,
+                autosummarize=True,
+                name="delivery_handed_over",
+            ),
+            models.Index(
+                fields=["provider_id"], condition=~Q(provider_id=""), name="delivery_provider_id"
+            ),
         ]
 
     def __str__(self) -> str:
         return str(self.uuid)
 
+    def editions(self) -> models.QuerySet[Edition]:
+        """Those whose papers it was chosen from."""
+        return Edition.objects.joined(self.edition, self.editions_from)
+
+    def candidates(self) -> dict[int, EditionPaper]:
+        """What its editions say now of the papers that were picked: each paper by the newest one
+        that carries it, except where another one hides it."""
+        rows = EditionPaper.objects.filter(edition__in=self.editions(), paper__in=self.paper_ids)
+        hidden = EditionPaper.Curation.HIDDEN
+        ordered = sorted(rows.order_by("edition__day"), key=lambda row: row.curation == hidden)
+        return {row.paper_id: row for row in ordered}
+
     def clean(self) -> None:
-        lengths = {len(self.paper_ids), len(self.sections), len(self.reasons)}
-        if len(lengths) > 1:
+        arrays = (
+            self.sections,
+            self.reasons,
+            self.reason_details,
+            self.interest_ids,
+            self.sentences,
+        )
+        picks = len(self.paper_ids)
+        whole = len(self.terms) == picks * len(self.TERMS)
+        if not whole or any(len(array) != picks for array in arrays):
             raise ValidationError("The arrays of picks differ in length.")
 
 
@@ -288,3 +467,193 @@ class ConsentRecord(models.Model):
 
     def __str__(self) -> str:
         return f"{self.act} by {self.way}"
+
+
+class SendingPauseQuerySet(models.QuerySet["SendingPause"]):
+    def in_force(self) -> Self:
+        """Those that hold mail back now, by the database's clock."""
+        return self.filter(Q(until=None) | Q(until__gt=Now()), ended_at=None)
+
+    def holding(self, domain: str | Combinable) -> Self:
+        """Those in force that hold back the mail to `domain`: its own, and that of all sending."""
+        return self.in_force().filter(Q(domain=SendingPause.ALL) | Q(domain=domain))
+
+
+class SendingPause(models.Model):
+    """A time in which no mail leaves: to one domain of recipients, or to nobody at all.
+
+    What ended stays, so that it can be told why a mail was late or never came.
+    """
+
+    ALL = ""
+
+    domain = models.CharField(
+        max_length=253, blank=True, default=ALL, help_text="Of the recipients; empty: all sending."
+    )
+    why = models.CharField(max_length=500)
+    since = models.DateTimeField(db_default=Now())
+    until = models.DateTimeField(
+        null=True, blank=True, help_text="Ends by itself then (UTC); empty: when somebody resumes."
+    )
+    ended_at = models.DateTimeField(null=True, blank=True)
+    # None: the service did it itself. Who ended it stands in the admin's history.
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, related_name="+", null=True, blank=True
+    )
+
+    objects: ClassVar[SendingPauseQuerySet] = SendingPauseQuerySet.as_manager()  # type: ignore[assignment]
+
+    class Meta:
+        verbose_name = "pause of sending"
+        verbose_name_plural = "sending"
+        ordering = (F("ended_at").desc(nulls_first=True), "-since")
+        permissions = [("resume_sendingpause", "Can resume sending")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["domain"], condition=Q(ended_at=None), name="sending_pause_once"
+            ),
+            models.CheckConstraint(condition=~Q(why=""), name="sending_pause_has_reason"),
+            models.CheckConstraint(
+                condition=Q(domain=Lower("domain")), name="sending_pause_domain_lower"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"mail to {self.domain}" if self.domain else "all sending"
+
+    @property
+    def words(self) -> str:
+        """The same at the head of a sentence."""
+        return f"Mail to {self.domain}" if self.domain else "All sending"
+
+
+class TokenBucket(models.Model):
+    """How many mails may leave at this moment under one limit: a domain's, or a `LIMIT`.
+
+    A row that is missing stands for a full bucket.
+    """
+
+    class Limit(models.TextChoices):
+        """Limits that are no domain's; no domain has a blank in its name."""
+
+        ALL = "all sending"
+        WARM_UP = "warm-up cap"
+
+    name = models.CharField(max_length=253, primary_key=True)
+    tokens = models.FloatField()
+    filled_at = models.DateTimeField()
+    ran_dry_at = models.DateTimeField(null=True, help_text="When mail last waited for it.")
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(tokens__gte=0), name="token_bucket_not_overdrawn")
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Alert(models.Model):
+    """What the operators are told of by mail, once an hour at most for each subject."""
+
+    subject = models.CharField(max_length=200, unique=True)
+    text = models.TextField()
+    raised_at = models.DateTimeField()
+    times = models.PositiveIntegerField(default=1, help_text="How often it was raised.")
+    waits = models.BooleanField(default=True, help_text="Its mail has not left yet.")
+    tried_at = models.DateTimeField(null=True, blank=True)
+    mailed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("-raised_at",)
+        indexes = [models.Index(fields=["tried_at"], condition=Q(waits=True), name="alert_waits")]
+
+    def __str__(self) -> str:
+        return self.subject
+
+
+class DeliveryEvent(models.Model):
+    """One thing a provider or a mail server told us, append-only: stored first, processed after.
+
+    No plain address: the recipient is a keyed hash, and `detail` has its addresses taken out.
+    """
+
+    class Kind(models.TextChoices):
+        """django-anymail's vocabulary, without those of inbound mail."""
+
+        QUEUED = "queued"
+        SENT = "sent"
+        REJECTED = "rejected"
+        FAILED = "failed"
+        BOUNCED = "bounced"
+        DEFERRED = "deferred"
+        DELIVERED = "delivered"
+        AUTORESPONDED = "autoresponded"
+        OPENED = "opened"
+        CLICKED = "clicked"
+        COMPLAINED = "complained"
+        UNSUBSCRIBED = "unsubscribed"
+        SUBSCRIBED = "subscribed"
+        UNKNOWN = "unknown"
+
+    class Cause(models.TextChoices):
+        """Why it did not arrive: the classes of newsletter.bounces."""
+
+        INVALID = "invalid", "invalid address"
+        COMPLAINT = "complaint"
+        MAILBOX = "mailbox", "mailbox full or closed"
+        CONTENT = "content"
+        POLICY = "policy", "policy or reputation"
+        SENDER = "sender", "refusal of the sender"
+        SOFT = "soft", "unclassified"
+
+    event_id = models.CharField(max_length=255, blank=True, help_text="The provider's, if any.")
+    content_digest = models.CharField(max_length=64, unique=True, editable=False)
+    source = models.CharField(max_length=64, help_text="A provider's name, smtp or mailbox.")
+    kind = models.CharField(max_length=16, choices=Kind)
+    cause = models.CharField(max_length=12, choices=Cause, blank=True)
+    delivery = models.ForeignKey(
+        Delivery, models.CASCADE, related_name="events", null=True, blank=True
+    )
+    # What it says of itself, to find its delivery by: perhaps not yet, or never.
+    delivery_uuid = models.UUIDField(null=True, blank=True)
+    message_id = models.CharField(max_length=255, blank=True)
+    address_hash = models.CharField(max_length=64, blank=True)
+    detail = models.TextField(blank=True)
+    occurred_at = models.DateTimeField()
+    received_at = models.DateTimeField(db_default=Now())
+    retry_at = models.DateTimeField(null=True, blank=True)
+    processed_at = models.DateTimeField(null=True, blank=True)
+    outcome = models.CharField(max_length=255, blank=True, help_text="What followed from it.")
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(
+                    kind__in=[
+                        "queued", "sent", "rejected", "failed", "bounced", "deferred", "delivered",
+                        "autoresponded", "opened", "clicked", "complained", "unsubscribed",
+                        "subscribed", "unknown",
+                    ]
+                ),
+                name="deliveryevent_kind_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    cause__in=[
+                        "", "invalid", "complaint", "mailbox", "content", "policy", "sender",
+                        "soft",
+                    ]
+                ),
+                name="deliveryevent_cause_known",
+            ),
+        ]  # fmt: skip
+        indexes = [
+            models.Index(
+                fields=["id"], condition=Q(processed_at=None), name="deliveryevent_pending"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} from {self.source}"

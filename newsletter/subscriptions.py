@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import logging
 import smtplib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TypedDict, Unpack
+from uuid import uuid4
 
 from django.conf import settings
 from django.core.mail import EmailMessage, get_connection
 from django.core.mail.backends.base import BaseEmailBackend
 from django.db import connection, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import OuterRef, Q, QuerySet
 from django.db.models.functions import Lower
 from django.utils import timezone
 
-from newsletter import delivery, mail, schedule
+from newsletter import delivery, mail, schedule, sending
 from newsletter.addresses import address_hash, mailbox_key
 from newsletter.delivery import is_suppressed
 from newsletter.models import MAX_INTERESTS, ConsentRecord, Interest, Subscriber, Suppression
@@ -41,10 +43,32 @@ class Subject:
     words: str = ""
     categories: tuple[str, ...] = ()
     name: str = ""
+    authors: tuple[str, ...] = ()
+    example_ids: tuple[int, ...] = ()
+    interest_id: int | None = None  # the row it was read from, and that it will be again
 
     @property
     def title(self) -> str:
-        return (self.name or " ".join(self.words.split()) or ", ".join(self.categories))[:100]
+        stated = self.name or " ".join(self.words.split())
+        listed = ", ".join(self.categories) or ", ".join(self.authors)
+        return (stated or listed or ("Papers like your examples" if self.example_ids else ""))[:100]
+
+    @property
+    def states_something(self) -> bool:
+        return bool(self.words.strip() or self.categories or self.authors or self.example_ids)
+
+
+class Rules(TypedDict, total=False):
+    """What a reader asks for beyond subjects; what is not named stays as it is."""
+
+    send_minute: int
+    send_days: str
+    popularity: int
+    muted_terms: list[str]
+    muted_categories: list[str]
+    muted_authors: list[str]
+    must_phrases: list[str]
+    must_authors: list[str]
 
 
 def subscribe(
@@ -68,6 +92,8 @@ def subscribe(
         if may_change:
             subscriber.state = State.PENDING
             subscriber.time_zone, subscriber.send_hour = time_zone, send_hour
+            # As the form promises: every day, at the full hour. The settings have the others.
+            subscriber.send_minute, subscriber.send_days = 0, schedule.Days.DAILY
         with transaction.atomic():
             _state_interests(subscriber, subjects)
             # The same work for everybody, so that its time tells nothing; here it is undone.
@@ -133,6 +159,7 @@ def _claim_answer(now: datetime) -> Subscriber | None:
         with transaction.atomic():
             subscriber = (
                 Subscriber.objects.awaiting_answer(now)
+                .filter(sending.not_paused(sending.domain_expression(OuterRef("address"))))
                 .order_by("answer_due_at")
                 .select_for_update(skip_locked=True)
                 .first()
@@ -201,7 +228,7 @@ def confirm(subscriber: Subscriber) -> bool:
 
 def _activate(subscriber: Subscriber, now: datetime) -> None:
     subscriber.state = State.ACTIVE
-    slot = schedule.last_slot(now, subscriber.time_zone, subscriber.send_hour)
+    slot = schedule.last_slot(now, *subscriber.slots)
     edition = Edition.objects.current(now)
     missed_today = (
         edition is not None
@@ -224,7 +251,7 @@ def reschedule(subscriber: Subscriber) -> None:
     if subscriber.next_send_at is not None and subscriber.next_send_at <= now:
         return  # overdue, perhaps for a freeze that is late: the next plan serves it
     edition = Edition.objects.current(now)
-    slot = schedule.last_slot(now, subscriber.time_zone, subscriber.send_hour)
+    slot = schedule.last_slot(now, *subscriber.slots)
     owed = (
         edition is not None
         and edition.frozen_at is not None
@@ -235,7 +262,7 @@ def reschedule(subscriber: Subscriber) -> None:
 
 
 def _next_slot(subscriber: Subscriber, now: datetime) -> datetime:
-    return schedule.next_slot(now, subscriber.time_zone, subscriber.send_hour)
+    return schedule.next_slot(now, *subscriber.slots)
 
 
 def change(
@@ -246,16 +273,24 @@ def change(
     send_hour: int,
     papers_per_mail: int,
     paused: bool,
+    seen: Collection[int] | None = None,
+    **rules: Unpack[Rules],
 ) -> None:
-    """Replace a subscriber's settings and interests by those stated."""
+    """Replace a subscriber's settings and interests by those stated.
+
+    `seen` are the interests of which the reader knew when stating: another one, which feedback
+    may have made meanwhile, stays. None: all of them.
+    """
     with transaction.atomic():
         subscriber = Subscriber.objects.select_for_update().get(pk=subscriber.pk)
         subscriber.time_zone, subscriber.send_hour = time_zone, send_hour
         subscriber.papers_per_mail = papers_per_mail
+        for name, value in rules.items():
+            setattr(subscriber, name, value)
         if subscriber.state in (State.ACTIVE, State.PAUSED):
             subscriber.state = State.PAUSED if paused else State.ACTIVE
             reschedule(subscriber)
-        _state_interests(subscriber, subjects)
+        _state_interests(subscriber, subjects, seen)
         subscriber.save()
 
 
@@ -295,6 +330,8 @@ def bring_in(
     time_zone: str,
     send_hour: int,
     way: str,
+    send_minute: int = 0,
+    send_days: str = schedule.Days.DAILY,
 ) -> bool:
     """Add a subscriber of an existing, consented list, active at once.
 
@@ -317,6 +354,8 @@ def bring_in(
             state=State.ACTIVE,
             time_zone=time_zone,
             send_hour=send_hour,
+            send_minute=send_minute,
+            send_days=send_days,
             confirmed_at=now,
         )
         subscriber.next_send_at = _next_slot(subscriber, now)
@@ -332,24 +371,61 @@ def _spelled(address: str) -> QuerySet[Subscriber]:
     return folded.filter(folded=address.lower())
 
 
-def _state_interests(subscriber: Subscriber, subjects: Iterable[Subject]) -> None:
-    stated = {
-        subject.title: Interest(
-            subscriber=subscriber,
-            name=subject.title,
-            words=subject.words,
-            categories=list(subject.categories),
-        )
-        for subject in subjects
-        if subject.words.strip() or subject.categories
-    }
-    subscriber.interests.exclude(name__in=stated).delete()
-    Interest.objects.bulk_create(
-        list(stated.values())[:MAX_INTERESTS],
-        update_conflicts=True,
-        unique_fields=["subscriber", "name"],
-        update_fields=["words", "categories"],
-    )
+def _state_interests(
+    subscriber: Subscriber, subjects: Iterable[Subject], seen: Collection[int] | None = None
+) -> None:
+    """Make the interests those stated, and those not `seen`; None: all were.
+
+    An interest keeps its row, and so what was learned for it: the one a subject says it was, else
+    the one of its name. One that states nothing any more stays only if something was learned.
+    """
+    rows = {row.pk: row for row in subscriber.interests.all()}
+    was = {pk: row.name for pk, row in rows.items()}
+    learned = set(subscriber.feedback.values_list("interest_id", flat=True))
+    subjects = list(subjects)
+    kept = {pk: row for pk, row in rows.items() if seen is not None and pk not in seen}
+    named = {row.name for row in kept.values()}
+    claimed = {subject.interest_id for subject in subjects}
+    free = {row.name: row for row in rows.values() if row.pk not in claimed}
+    done: set[int] = set()
+    new: dict[str, Interest] = {}
+    for subject in subjects:
+        # What another reader's id, or a removed one, says is a new subject.
+        row = None if subject.interest_id in done else rows.get(subject.interest_id or 0)
+        if not subject.states_something and (row is None or row.pk not in learned):
+            continue
+        name = subject.title or (row.name if row else "")
+        if row is None and (row := free.pop(name, None)):
+            named.discard(name)
+            subject = replace(
+                subject,
+                authors=subject.authors or tuple(row.authors),
+                example_ids=subject.example_ids or tuple(row.example_ids),
+            )
+        if row is None and (name in new or len(kept) + len(new) >= MAX_INTERESTS):
+            continue
+        name = _unlike(named, name)
+        named.add(name)
+        if row is None:
+            row = new[name] = Interest(subscriber=subscriber)
+        else:
+            kept[row.pk] = row
+            done.add(row.pk)
+        row.name, row.words, row.categories = name, subject.words, list(subject.categories)
+        row.authors, row.example_ids = list(subject.authors), list(subject.example_ids)
+    subscriber.interests.exclude(pk__in=kept).delete()
+    for pk in [pk for pk, row in kept.items() if row.name != was[pk]]:
+        # Two may exchange their names: meanwhile each has one that nobody else wants.
+        Interest.objects.filter(pk=pk).update(name=uuid4().hex)
+    stated = ["name", "words", "categories", "authors", "example_ids"]
+    Interest.objects.bulk_update(kept.values(), stated)
+    Interest.objects.bulk_create(new.values())
+
+
+def _unlike(names: Collection[str], name: str) -> str:
+    """`name`, or where it is taken the next "name (2)"."""
+    tries = (f"{name[:94]} ({n})" for n in range(2, len(names) + 3))
+    return next((tried for tried in (name, *tries) if tried not in names), name)
 
 
 def _record(address: str, act: ConsentRecord.Act, way: str) -> None:

@@ -6,8 +6,10 @@ from newsletter import views
 urlpatterns = [
     path("subscribe/", views.subscribe, name="subscribe"),
     path("subscribe/check-your-mail/", views.check_your_mail, name="check_your_mail"),
+    path("status/", views.status, name="status"),
     path("privacy/", views.privacy, name="privacy"),
     path("confirm/<str:token>/", views.confirm, name="confirm"),
     path("preferences/<str:token>/", views.preferences, name="preferences"),
     path("unsubscribe/<str:token>/", views.unsubscribe, name="unsubscribe"),
+    path("feedback/<str:token>/", views.feedback, name="feedback"),
 ]

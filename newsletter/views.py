@@ -7,18 +7,28 @@ provider's one-click POST could not bring one), and they send no referrer.
 
 from __future__ import annotations
 
+import re
+
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
+from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
+from newsletter import feedback as judgements
 from newsletter import links, subscriptions
-from newsletter.forms import PreferencesForm, SignUpForm, SubjectFormSet
+from newsletter import status as public_status
+from newsletter.forms import PreferencesForm, SignUpForm, SubjectFormSet, WholeSubjectForm
 from newsletter.links import Purpose
-from newsletter.models import Subscriber
+from newsletter.models import Feedback, Interest, Subscriber
 from newsletter.tasks import plan_due, send_confirmations, soon
+from papers.models import Paper
+
+Kind = Feedback.Kind
+
+UNKNOWN_SHOWN = 20  # of the example papers that are not known here
 
 
 @never_cache
@@ -52,6 +62,13 @@ def check_your_mail(request: HttpRequest) -> HttpResponse:
 @require_safe
 def privacy(request: HttpRequest) -> HttpResponse:
     return render(request, "newsletter/privacy.html")
+
+
+@require_safe
+def status(request: HttpRequest) -> HttpResponse:
+    """Why there is mail or none."""
+    found = public_status.status(timezone.now())
+    return render(request, "newsletter/status.html", {"status": found})
 
 
 @csrf_exempt
@@ -92,24 +109,103 @@ def preferences(request: HttpRequest, token: str) -> HttpResponse:
         return subscriber
     if subscriber.state in (Subscriber.State.PENDING, Subscriber.State.UNSUBSCRIBED):
         return _refusal(request, "gone")
-    saved = False
-    if request.method == "POST":
+    saved, done = False, ""
+    unknown: list[str] = []
+    if request.method == "POST" and request.POST.keys() & {"undo", "forget"}:
+        done = _unlearn(subscriber, request.POST)
+    elif request.method == "POST":
         form, subjects = PreferencesForm(request.POST), SubjectFormSet(request.POST)
         if form.is_valid() and subjects.is_valid():
-            stated = [subject.subject() for subject in subjects]
-            subscriptions.change(subscriber, stated, **form.cleaned_data)
-            saved = True
+            stated, seen = subjects.subjects(), subjects.seen()
+            subscriptions.change(subscriber, stated, seen=seen, **form.cleaned_data)
+            saved, unknown = True, subjects.unknown()
             subscriber.refresh_from_db()
-    if request.method != "POST" or saved:
+    if request.method != "POST" or saved or done:
         form = PreferencesForm(initial=PreferencesForm.initial_of(subscriber))
-        subjects = SubjectFormSet(initial=list(subscriber.interests.values("words", "categories")))
+        subjects = SubjectFormSet(initial=WholeSubjectForm.initial_of(subscriber))
     context = {
         "form": form,
         "subjects": subjects,
         "saved": saved,
+        "done": done,
+        "unknown": unknown[:UNKNOWN_SHOWN],
+        "more_unknown": len(unknown[UNKNOWN_SHOWN:]),
+        "learned": _learned(subscriber),
         "unsubscribe_url": links.url(subscriber.uuid, Purpose.UNSUBSCRIBE),
     }
     return _page(request, "preferences", subscriber, **context)
+
+
+def _unlearn(subscriber: Subscriber, posted: QueryDict) -> str:
+    """Take one judgement back, or all of one subject's; the words for what was done."""
+    if row := subscriber.feedback.filter(pk=_number(posted.get("undo"))).first():
+        judgements.undo(subscriber, row.paper, Kind(row.kind))
+    elif posted.get("forget") == "general":
+        judgements.reset_general(subscriber)
+    elif interest := subscriber.interests.filter(pk=_number(posted.get("forget"))).first():
+        judgements.reset(interest)
+        return f"What was learned for “{interest.name}” is forgotten."
+    return "It is taken back."
+
+
+def _number(text: str | None) -> int:
+    """A row's id, 0 for what cannot be one."""
+    return int(text) if text and re.fullmatch("[0-9]{1,18}", text) else 0
+
+
+def _learned(subscriber: Subscriber) -> list[tuple[Interest | None, list[Feedback]]]:
+    """A reader's judgements by the subject they count for, each list the newest first."""
+    rows: dict[int | None, list[Feedback]] = {}
+    for row in subscriber.feedback.select_related("paper"):
+        rows.setdefault(row.interest_id, []).append(row)
+    subjects = [(interest.pk, interest) for interest in subscriber.interests.all()]
+    return [(subject, rows[pk]) for pk, subject in [*subjects, (None, None)] if pk in rows]
+
+
+@csrf_exempt
+def feedback(request: HttpRequest, token: str) -> HttpResponse:
+    """What a reader says of one paper of a mail.
+
+    The page names neither the reader nor leads to their settings: who is forwarded a mail can
+    judge its papers in the reader's stead, and undo that, and no more.
+    """
+    try:
+        delivery, paper_id = links.pick_of(token)
+    except links.ExpiredLink:
+        return _refusal(request, "expired")
+    except links.DeliveryGone:
+        return _refusal(request, "old")
+    except links.InvalidLink:
+        return _refusal(request, "invalid")
+    subscriber = delivery.subscriber
+    if subscriber.state in (Subscriber.State.PENDING, Subscriber.State.UNSUBSCRIBED):
+        return _refusal(request, "gone")
+    paper = Paper.objects.filter(pk=paper_id).first()
+    if paper is None:
+        return _refusal(request, "old")
+    given = undone = None
+    if request.method == "POST":
+        if kind := _asked(request.POST.get("kind")):
+            interest = judgements.interest_of(delivery, paper_id)
+            given = judgements.give(subscriber, paper, kind, interest)
+        elif kind := _asked(request.POST.get("undo")):
+            judgements.undo(subscriber, paper, kind)
+            undone = kind
+    kind = undone or _asked(request.GET.get("kind")) or Kind.MORE
+    said = subscriber.feedback.filter(paper=paper, kind__in=judgements.ASKED)
+    context = {
+        "paper": paper,
+        "given": given,
+        "undone": undone,
+        "kind": kind,
+        "others": [other for other in judgements.ASKED if other != (given.kind if given else kind)],
+        "said": sorted(Kind(row.kind) for row in said),
+    }
+    return _page(request, "feedback", None, **context)
+
+
+def _asked(text: str | None) -> Feedback.Kind | None:
+    return Kind(text) if text in judgements.ASKED else None
 
 
 def _subscriber(request: HttpRequest, token: str, purpose: Purpose) -> Subscriber | HttpResponse:

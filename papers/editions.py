@@ -31,14 +31,16 @@ class CurationError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The papers of a frozen edition that may be mailed, n of them, best trend first.
+    """The papers of frozen editions that may be mailed, n of them, best trend first.
 
-    trend: (n,) float32 in [0, 1]. gained: (n,) upvotes in the day before the freeze
-    (see newest_counts), -1 unknown.
-    pinned: indices in the curators' order.
+    days: of the edition that carries each. trend: (n,) float32 in [0, 1], within its own edition.
+    gained: (n,) upvotes in the day before the freeze (see newest_counts), -1 unknown.
+    pinned: indices in the curators' order, of the newest edition alone: as many as there are in a
+    day fit into the smallest mail.
     """
 
     paper_ids: NDArray[np.int64]
+    days: list[date]
     texts: list[str]
     abstracts: list[str]
     authors: list[list[str]]
@@ -261,18 +263,31 @@ def _by_source(ordered: QuerySet[Signal]) -> dict[tuple[int, str], Signal]:
     return {(row.paper_id, row.source): row for row in ordered.distinct("paper_id", "source")}
 
 
-def pool(edition: Edition) -> Pool:
-    """The edition's papers for the recommender; hidden ones are not among them."""
+def pool(newest: Edition, *older: Edition, most: int | None = None) -> Pool:
+    """The editions' papers for the recommender, each once, with what its newest edition says of it;
+    one that any of them hides is not among them.
+
+    Args:
+        most: papers, where the older editions are cut: those of the highest trends stay.
+    """
     rows = list(
-        edition.candidates.exclude(curation=EditionPaper.Curation.HIDDEN)
-        .select_related("paper")
-        .order_by("-trend", "id")
+        EditionPaper.objects.filter(edition__in=[newest, *older])
+        .exclude(paper__in=_hidden([newest, *older]))
+        .select_related("edition", "paper")
+        .order_by("-trend", "-edition__day", "id")
     )
+    if older:
+        rows = _joined(rows, newest, most)
     votes = [row.trend_terms.get("upvotes", {}) for row in rows]
-    pinned = [i for i, row in enumerate(rows) if row.curation == EditionPaper.Curation.PINNED]
+    pinned = [
+        i
+        for i, row in enumerate(rows)
+        if row.curation == EditionPaper.Curation.PINNED and row.edition_id == newest.pk
+    ]
     pinned.sort(key=lambda i: (rows[i].position is None, rows[i].position or 0, i))
     return Pool(
         paper_ids=np.array([row.paper_id for row in rows], dtype=np.int64),
+        days=[row.edition.day for row in rows],
         texts=[row.paper.text for row in rows],
         abstracts=[row.paper.abstract for row in rows],
         authors=[row.paper.authors for row in rows],
@@ -285,6 +300,30 @@ def pool(edition: Edition) -> Pool:
         ),
         pinned=np.array(pinned, dtype=np.intp),
     )
+
+
+def _hidden(editions: Sequence[Edition]) -> QuerySet[EditionPaper, int]:
+    hidden = EditionPaper.objects.filter(
+        edition__in=editions, curation=EditionPaper.Curation.HIDDEN
+    )
+    return hidden.order_by().values_list("paper", flat=True)
+
+
+def _joined(rows: Sequence[EditionPaper], newest: Edition, most: int | None) -> list[EditionPaper]:
+    """Each paper once, by its newest edition, in the order of the rows."""
+    by_day = sorted(rows, key=lambda row: row.edition.day)
+    carried = {row.paper_id: row.pk for row in by_day}  # the newest is written last
+    rows = [row for row in rows if carried[row.paper_id] == row.pk]
+    if most is None or len(rows) <= most:
+        return rows
+    room = most - sum(row.edition_id == newest.pk for row in rows)
+    kept = []
+    for row in rows:
+        older = row.edition_id != newest.pk
+        if not older or room > 0:
+            kept.append(row)
+        room -= older
+    return kept
 
 
 def add_paper(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import ClassVar, Self
 
 from django.contrib.postgres.fields import ArrayField
@@ -212,6 +212,12 @@ class EditionQuerySet(models.QuerySet["Edition"]):
         """Settled ones whose freeze lies at most 24 hours back."""
         since = moment - Edition.LIFETIME
         return self.settled().filter(frozen_at__lte=moment, frozen_at__gt=since)
+
+    def joined(self, newest: Edition, since: date | None) -> Self:
+        """Those that one mail is chosen from: the newest, and with `since` all from that day on."""
+        if since is None:
+            return self.filter(pk=newest.pk)
+        return self.settled().filter(day__range=(since, newest.day))
 
     def current(self, moment: datetime) -> Edition | None:
         """The newest edition, from its freeze to the next freeze, at most 24 hours."""

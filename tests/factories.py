@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from django.utils import timezone
 
 from newsletter.addresses import mailbox_key
-from newsletter.models import Interest, Subscriber
+from newsletter.models import Delivery, Interest, Subscriber
 from papers.models import Edition, EditionPaper, Paper, Signal
 from papers.sources.identifiers import title_key
 
@@ -61,3 +61,35 @@ def make_frozen_edition(*papers: Paper, day: date | None = None) -> Edition:
     for paper in papers:
         EditionPaper.objects.create(edition=edition, paper=paper)
     return edition
+
+
+def make_interest(
+    subscriber: Subscriber, name: str = "graph learning", **fields: object
+) -> Interest:
+    if not fields.keys() & {"words", "categories", "authors", "example_ids"}:
+        fields["words"] = name
+    return Interest.objects.create(subscriber=subscriber, name=name, **fields)
+
+
+def make_delivery(
+    subscriber: Subscriber,
+    *papers: Paper,
+    interest: Interest | None = None,
+    edition: Edition | None = None,
+    **fields: object,
+) -> Delivery:
+    """A planned delivery of these papers, picked for the interest or for none."""
+    picks = len(papers)
+    section = Delivery.Section.FOR_YOU if interest else Delivery.Section.TRENDING
+    values: dict[str, object] = {
+        "paper_ids": [paper.pk for paper in papers],
+        "sections": [section] * picks,
+        "reasons": [Delivery.Reason.WORDS if interest else Delivery.Reason.NEW] * picks,
+        "reason_details": ["graphs" if interest else ""] * picks,
+        "terms": [0.5] * len(Delivery.TERMS) * picks,
+        "interest_ids": [interest.pk if interest else 0] * picks,
+        "sentences": [-1] * picks,
+    }
+    return Delivery.objects.create(
+        edition=edition or make_frozen_edition(*papers), subscriber=subscriber, **(values | fields)
+    )

@@ -7,10 +7,11 @@ import logging
 import pytest
 
 from config.logs import WithoutTokens
+from newsletter.links import Purpose
 
 
-@pytest.mark.parametrize("page", ["confirm", "preferences", "unsubscribe"])
-def test_a_signed_address_is_logged_without_its_token(page: str) -> None:
+@pytest.mark.parametrize("page", list(Purpose))
+def test_a_signed_address_is_logged_without_its_token(page: Purpose) -> None:
     record = logging.LogRecord(
         "django.request", logging.WARNING, "", 0, "Gone: %s", (f"/{page}/abc.def.ghi/",), None
     )

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import re
+from html.parser import HTMLParser
 from urllib.parse import urlsplit
 
 from django.core.mail import EmailMessage
 
 from newsletter import links
 from newsletter.links import Purpose
-from newsletter.models import Subscriber
+from newsletter.models import Delivery, Subscriber
+from papers.models import Paper
 
 
 def page_of(subscriber: Subscriber, purpose: Purpose) -> str:
     """The path of a subscriber's signed page."""
     return urlsplit(links.url(subscriber.uuid, purpose)).path
+
+
+def feedback_page(delivery: Delivery, paper: Paper) -> str:
+    """The path of the page for feedback on one paper of a mail."""
+    return urlsplit(links.pick_url(delivery.uuid, paper.pk)).path
 
 
 def link_in(text: str, purpose: Purpose) -> str:
@@ -25,3 +32,48 @@ def link_in(text: str, purpose: Purpose) -> str:
 
 def text_of(message: EmailMessage) -> str:
     return str(message.body)
+
+
+def form_on(page: str) -> dict[str, list[str]]:
+    """What a browser would send of the page's first form if nothing were changed in it."""
+    reader = _Form()
+    reader.feed(page)
+    return reader.values
+
+
+class _Form(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[str, list[str]] = {}
+        self._within, self._ended = False, False
+        self._textarea = self._select = ""
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        name = given.get("name") or ""
+        if tag == "form" and not self._ended:
+            self._within = True
+        if not self._within:
+            return
+        if tag == "input" and (given.get("type") != "checkbox" or "checked" in given):
+            self._add(name, given.get("value") or "")
+        elif tag == "textarea":
+            self._textarea = name
+            self.values[name] = [""]
+        elif tag == "select":
+            self._select = name
+        elif tag == "option" and "selected" in given:
+            self._add(self._select, given.get("value") or "")
+
+    def handle_data(self, data: str) -> None:
+        if self._textarea:
+            self.values[self._textarea][0] += data.removeprefix("\n")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "textarea":
+            self._textarea = ""
+        elif tag == "form" and self._within:
+            self._within, self._ended = False, True
+
+    def _add(self, name: str, value: str) -> None:
+        self.values.setdefault(name, []).append(value)

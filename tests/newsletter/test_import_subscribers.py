@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from newsletter import subscriptions
 from newsletter.models import MAX_INTERESTS, ConsentRecord, Subscriber, Suppression
-from tests.factories import make_subscriber
+from tests.factories import make_paper, make_subscriber
 
 pytestmark = pytest.mark.django_db
 
@@ -73,6 +73,27 @@ def test_only_the_address_is_needed(folder: Path) -> None:
 def test_columns_may_come_in_any_order(folder: Path) -> None:
     bring_in(folder, "hour,address\n22,ada@example.org\n")
     assert the("ada@example.org").send_hour == 22
+
+
+def test_an_hour_may_have_a_quarter_and_days_may_be_named(folder: Path) -> None:
+    lines = [
+        "ada@example.org,7:30,Weekdays",
+        "bob@example.org,07:45,",
+        "cem@example.org,0,sunday",
+        "dan@example.org,7:20,",
+        "eve@example.org,24:00,",
+        "fay@example.org,7,weekends",
+        "gil@example.org,7:,daily",
+    ]
+    imported = bring_in(folder, "\n".join(["address,hour,days", *lines, ""]))
+    assert imported.out == "3 new, 0 known already, 4 refused"
+    assert the("ada@example.org").slots == ("UTC", 7, 30, "weekdays")
+    assert the("bob@example.org").slots == ("UTC", 7, 45, "daily")
+    assert the("cem@example.org").slots == ("UTC", 0, 0, "sunday")
+    for error, words in zip(
+        imported.errors, ["“7:20”", "“24:00”", "“weekends” is none", "“7:”"], strict=True
+    ):
+        assert words in error
 
 
 def test_a_refused_line_is_named_with_its_number_and_loses_nothing_else(folder: Path) -> None:
@@ -230,3 +251,47 @@ def test_the_sample_list_is_good() -> None:
     )
     assert errors.getvalue() == ""
     assert Subscriber.objects.active().count() >= 5
+
+
+WIDE = "address,interests,authors,examples\n"
+
+
+def test_authors_and_examples_belong_to_the_one_interest_there_is(folder: Path) -> None:
+    papers = [make_paper("One", arxiv_id="2505.24864"), make_paper("Two", doi="10.1000/182")]
+    line = (
+        "ada@example.org,robots,Ada Alvarez ;Bo  Berg,2505.24864v2; https://doi.org/10.1000/182\n"
+    )
+    assert bring_in(folder, WIDE + line).errors == []
+    interest = the("ada@example.org").interests.get()
+    assert (interest.name, interest.words) == ("robots", "robots")
+    assert interest.authors == ["Ada Alvarez", "Bo Berg"]
+    assert interest.example_ids == [paper.pk for paper in papers]
+
+
+@pytest.mark.parametrize("interests", ["", "robots;graphs"])
+def test_beside_none_or_several_they_are_a_subject_of_their_own(
+    folder: Path, interests: str
+) -> None:
+    paper = make_paper("One", arxiv_id="2505.24864")
+    bring_in(folder, WIDE + f"ada@example.org,{interests},Ada Alvarez,2505.24864\n")
+    own = the("ada@example.org").interests.get(authors=["Ada Alvarez"])
+    assert (own.name, own.words, own.example_ids) == ("Ada Alvarez", "", [paper.pk])
+    assert the("ada@example.org").interests.count() == (3 if interests else 1)
+
+
+def test_an_example_that_is_not_known_is_named_and_refuses_nothing(folder: Path) -> None:
+    result = bring_in(folder, WIDE + "ada@example.org,robots,,9901.00001;Unheard of\n")
+    assert result.out == "1 new, 0 known already, 0 refused"
+    assert result.errors == ["list.csv:2: no papers here: 9901.00001; Unheard of"]
+    assert the("ada@example.org").interests.get().example_ids == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [f",{'x' * 101},", f",{';'.join(f'A {n}' for n in range(101))},",
+     f"{';'.join(f's {n}' for n in range(MAX_INTERESTS))},Ada Alvarez,"],
+)  # fmt: skip
+def test_more_than_the_settings_take_is_refused(folder: Path, fields: str) -> None:
+    result = bring_in(folder, WIDE + f"ada@example.org,{fields}\n")
+    assert result.out == "0 new, 0 known already, 1 refused"
+    assert not Subscriber.objects.exists()
