@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 from pytest_django import Settings
 
-from newsletter import picks
+from newsletter import candidates, learning
 from tests.real_inputs import ABSENT, DATA
 from tests.smtp import SmtpServer
 
@@ -51,4 +51,6 @@ def _unhashed_static_files(settings: Settings) -> None:
 @pytest.fixture(autouse=True)
 def _no_cached_editions() -> None:
     """Ids begin anew with each test's database; what was computed for one is no other's."""
-    picks._candidates.cache_clear()
+    candidates._today.cache_clear()
+    candidates._joined.cache_clear()
+    learning._load.cache_clear()

@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from newsletter import mail, picks, subscriptions
+from newsletter import candidates, mail, subscriptions
 from newsletter.models import Delivery, Interest, Subscriber, Suppression
 from newsletter.picks import plan_due, plan_everybody
 from newsletter.recommender.profiles import terms
@@ -80,19 +80,22 @@ def test_readers_with_different_interests_get_different_mails_with_true_reasons(
             if code == Reason.WORDS:
                 own = {word for i in reader.interests.all() for word in terms(i.words)}
                 assert detail
-                assert set(detail.split(", ")) <= own & set(terms(title + ". We study " + title))
+                both = own & set(terms(f"{title}. We study {title}"))
+                assert all(terms(word)[-1] in both for word in detail.split(", "))
     leads = {titles_of(delivery_of(reader))[0] for reader in readers.values()}
     assert len(leads) == 3
 
 
 def test_the_arrays_of_a_delivery_fit_together() -> None:
     edition = an_edition()
-    reader = make_subscriber(interests=("robots",), papers_per_mail=6)
+    reader = make_subscriber(interests=("robots", "galaxies", "video"), papers_per_mail=6)
     plan_everybody(edition, timezone.now())
     delivery = delivery_of(reader)
-    n = 6
+    n = len(delivery.paper_ids)
+    assert 3 <= n <= 6
     assert len(set(delivery.paper_ids)) == n
     assert [len(delivery.sections), len(delivery.reasons), len(delivery.reason_details)] == [n] * 3
+    assert [len(delivery.interest_ids), len(delivery.sentences)] == [n] * 2
     assert len(delivery.terms) == n * len(Delivery.TERMS)
     delivery.full_clean()
 
@@ -108,7 +111,9 @@ def test_a_reader_without_interests_gets_what_is_trending() -> None:
     reader = make_subscriber(papers_per_mail=5)
     plan_everybody(edition, timezone.now())
     assert titles_of(delivery_of(reader)) == TITLES[::-1][:5]
-    assert set(delivery_of(reader).sections) == {Delivery.Section.TRENDING}
+    lead, *others = delivery_of(reader).sections
+    assert lead == Delivery.Section.LEAD
+    assert set(others) == {Delivery.Section.TRENDING}
 
 
 def test_upvotes_given_as_a_reason_are_those_of_the_edition() -> None:
@@ -171,13 +176,15 @@ def test_a_pinned_paper_is_in_everybody_s_mail_and_a_hidden_one_in_nobody_s() ->
     make_subscriber("all@example.org", papers_per_mail=20)
     assert plan_everybody(edition, timezone.now()) == 4
     for delivery in Delivery.objects.all():
-        assert titles_of(delivery)[0] == TITLES[7]
-        assert (delivery.reasons[0], delivery.sections[0]) == (
+        place = titles_of(delivery).index(TITLES[7])
+        assert place <= 1, "after the lead at most"
+        assert (delivery.reasons[place], delivery.sections[place]) == (
             Reason.PINNED,
             Delivery.Section.PINNED,
         )
         assert TITLES[2] not in titles_of(delivery)
-        assert len(delivery.paper_ids) == min(delivery.subscriber.papers_per_mail, 9)
+    everything = Delivery.objects.get(subscriber__address="all@example.org")
+    assert len(everything.paper_ids) == 9
 
 
 def test_a_paper_hidden_after_the_freeze_is_in_no_later_plan() -> None:
@@ -206,7 +213,7 @@ def test_when_everything_was_hidden_after_the_freeze_readers_are_skipped_with_th
 
 
 @pytest.mark.parametrize("wish", ["", "🤖🔥", "the of and", "робот " * 3000, "\u2028\x0b -- __"])
-def test_odd_interests_get_a_whole_mail_all_the_same(wish: str) -> None:
+def test_interests_that_say_nothing_get_a_whole_mail_all_the_same(wish: str) -> None:
     edition = an_edition()
     reader = make_subscriber()
     Interest.objects.create(subscriber=reader, name="odd", words=wish, categories=["no.such"])
@@ -331,10 +338,11 @@ def test_the_number_of_queries_does_not_grow_with_the_readers(
     edition = an_edition()
     for n in range(readers):
         make_subscriber(f"r{n}@example.org", interests=("robots", "galaxies"))
-    picks.candidates(edition)
-    # The freeze (after its hour); the edition; a batch between savepoint and release: lock, served,
-    # interests, deliveries and slots; then the edition and the batch that is empty.
-    with django_assert_max_num_queries(14):
+    candidates.today(edition)
+    # The freeze (after its hour); the newest delivery; the edition; a batch between savepoint and
+    # release: lock, served, older editions, model, interests, feedback, what was shown, deliveries
+    # and slots; then the edition and the batch that is empty.
+    with django_assert_max_num_queries(18):
         plan_due(timezone.now())
     assert edition.deliveries.count() == readers
 
@@ -377,3 +385,10 @@ def test_on_real_papers_interests_make_visibly_different_mails(data: Path) -> No
     for n, one in enumerate(picked):
         for other in picked[n + 1 :]:
             assert len(one & other) <= 2
+
+
+def test_the_first_papers_of_an_installation_find_their_readers() -> None:
+    edition = make_frozen_edition(make_paper(TITLES[0]), make_paper(TITLES[4]))
+    reader = make_subscriber(interests=("video diffusion",))
+    plan_everybody(edition, timezone.now())
+    assert titles_of(delivery_of(reader))[0] == TITLES[0]
