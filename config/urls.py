@@ -15,5 +15,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("newsletter.urls")),
     path("", include("papers.urls")),
 ]
+if settings.ANYMAIL.get("WEBHOOK_SECRET"):  # without one they would be anybody's
+    urlpatterns.insert(0, path("webhooks/", include("anymail.urls")))
 if settings.DEBUG:
     urlpatterns.insert(0, path("inbox/", include("newsletter.inbox_urls")))

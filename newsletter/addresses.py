@@ -1,13 +1,19 @@
-"""What an e-mail address is here: its accepted form, and the keyed hashes kept of it."""
+"""What an e-mail address is here: its accepted form, the keyed hashes kept of it, and the return
+paths of our own mails."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
+import uuid
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.validators import validate_email
+from django.utils.crypto import constant_time_compare, salted_hmac
+
+SIGNATURE = 8  # bytes: nobody can try 2**64 mails
 
 
 def accept(text: str) -> str:
@@ -46,6 +52,38 @@ def mailbox_key(address: str) -> str:
     """Keyed hash of the mailbox behind an address: no plus part, no dots, no case."""
     local, _, domain = address.lower().rpartition("@")
     return _keyed(f"{local.partition('+')[0].replace('.', '')}@{domain}")
+
+
+def return_path(delivery: uuid.UUID) -> str:
+    """The envelope sender of one delivery's mail, to which its bounce comes back (VERP).
+
+    It names the delivery and is signed, so that a forged bounce suppresses nobody. Mail servers
+    may fold its case: base32 does not mind.
+    """
+    local, _, domain = settings.BOUNCE_ADDRESS.rpartition("@")
+    named = delivery.bytes + _signature(delivery, settings.SECRET_KEY)
+    token = base64.b32encode(named).decode().rstrip("=").lower()
+    return f"{local}+{token}@{domain}"
+
+
+def delivery_of_return_path(address: str) -> uuid.UUID | None:
+    """The delivery that a return path of ours names; None for every other address."""
+    token = address.rpartition("@")[0].rpartition("+")[2].upper()
+    try:
+        named = base64.b32decode(token + "=" * (-len(token) % 8))
+    except ValueError:
+        return None
+    if len(named) != 16 + SIGNATURE:
+        return None
+    delivery = uuid.UUID(bytes=named[:16])
+    keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
+    good = any(constant_time_compare(named[16:], _signature(delivery, key)) for key in keys)
+    return delivery if good else None
+
+
+def _signature(delivery: uuid.UUID, key: str) -> bytes:
+    mac = salted_hmac("newsletter.return_path", delivery.bytes, secret=key, algorithm="sha256")
+    return mac.digest()[:SIGNATURE]
 
 
 def _keyed(text: str) -> str:

@@ -7,6 +7,6 @@ class NewsletterConfig(AppConfig):
     verbose_name = "Newsletter"
 
     def ready(self) -> None:
-        from newsletter import checks, roles  # noqa: F401  (checks register themselves)
+        from newsletter import checks, events, roles  # noqa: F401  (they register themselves)
 
         post_migrate.connect(roles.grant, sender=self)

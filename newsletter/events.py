@@ -1,0 +1,489 @@
+"""What providers and mail servers tell of our mails: stored first, processed after.
+
+A webhook, a bounce or complaint mail, and a refusal at SMTP time all become a DeliveryEvent. Each
+is stored once, whatever its way repeats. Then it finds its delivery, moves it by the table of
+`delivery`, and has its consequence. One that comes before our own commit waits; one that tells of
+an earlier moment than what is known already changes no state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from anymail.signals import tracking
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, transaction
+from django.db.models import Exists, OuterRef, Q
+from django.dispatch import receiver
+from django.utils import timezone
+
+from newsletter import bounces, sending, subscriptions
+from newsletter.addresses import address_hash, delivery_of_return_path
+from newsletter.bounces import BounceReport
+from newsletter.delivery import FIRST_DELAY, move
+from newsletter.models import Delivery, DeliveryEvent, Subscriber, Suppression
+
+log = logging.getLogger(__name__)
+
+State = Delivery.State
+Kind = DeliveryEvent.Kind
+Cause = DeliveryEvent.Cause
+
+WAITS = timedelta(days=1)  # for its delivery
+BATCH = 200
+FEWEST_REFUSALS = 5  # of a domain in a day: fewer say nothing of it
+LONGEST_DETAIL = 1000
+
+# We ask neither who opens nor who clicks, and subscriptions are made here alone.
+UNWANTED = {Kind.OPENED, Kind.CLICKED, Kind.SUBSCRIBED}
+SOFT = (Cause.MAILBOX, Cause.CONTENT, Cause.SOFT)
+ARRIVED = {Kind.DELIVERED, Kind.COMPLAINED, Kind.UNSUBSCRIBED, Kind.AUTORESPONDED}
+ACCEPTED = {Kind.QUEUED, Kind.SENT, Kind.DEFERRED}
+REFUSED = {Kind.BOUNCED, Kind.REJECTED, Kind.FAILED}
+IN_HAND = (State.CLAIMED, State.HANDED_OVER)
+# Sources whose word needs no proof of a delivery: a webhook's secret, or our own conversation.
+MAILBOX = "mailbox"
+SMTP = "smtp"
+
+
+class Consequence(StrEnum):
+    """What an event asks for beyond its own delivery's state."""
+
+    SUPPRESS = "suppress"  # the address, at once
+    UNSUBSCRIBE = "unsubscribe"
+    COUNT_SOFT = "count soft"  # suppress after so many in a row over so many days
+    COUNT_POLICY = "count policy"  # pause the domain above a share of its mails
+    PAUSE_ALL = "pause all"
+    NOTHING = "nothing"
+
+
+def consequence_of(kind: str, cause: str) -> Consequence:
+    if kind == Kind.UNSUBSCRIBED:
+        return Consequence.UNSUBSCRIBE
+    if kind == Kind.COMPLAINED or cause == Cause.COMPLAINT:
+        return Consequence.SUPPRESS
+    if kind not in REFUSED:
+        return Consequence.NOTHING
+    match cause:
+        case Cause.INVALID:
+            return Consequence.SUPPRESS
+        case Cause.POLICY:
+            return Consequence.COUNT_POLICY
+        case Cause.SENDER:
+            return Consequence.PAUSE_ALL
+    return Consequence.COUNT_SOFT
+
+
+# --- Storing --------------------------------------------------------------------------------------
+
+
+def store(
+    kind: str,
+    *,
+    source: str,
+    cause: str = "",
+    event_id: str = "",
+    delivery_uuid: uuid.UUID | None = None,
+    message_id: str = "",
+    recipient: str = "",
+    detail: str = "",
+    occurred_at: datetime | None = None,
+    content: object = None,
+) -> bool:
+    """Keep one event; False if it is kept already.
+
+    Args:
+        event_id: the provider's; without one, the same `content` is the same event.
+        content: what tells it from others, where the fields here do not.
+    """
+    detail = bounces.clean(bounces.without_addresses(detail), LONGEST_DETAIL)
+    hashed = address_hash(recipient.strip()) if recipient.strip() else ""
+    message_id = bounces.clean(message_id, 250)
+    told = event_id or repr(
+        (kind, cause, delivery_uuid, message_id, hashed, content or (detail, occurred_at))
+    )
+    digest = hashlib.sha256(f"{source}\n{kind}\n{told}".encode(errors="replace")).hexdigest()
+    event = DeliveryEvent(
+        event_id=bounces.clean(event_id, 255),
+        content_digest=digest,
+        source=bounces.clean(source, 64),
+        kind=kind,
+        cause=cause,
+        delivery_uuid=delivery_uuid,
+        message_id=message_id,
+        address_hash=hashed,
+        detail=detail,
+        occurred_at=occurred_at or timezone.now(),
+    )
+    if DeliveryEvent.objects.filter(content_digest=digest).exists():
+        return False
+    DeliveryEvent.objects.bulk_create([event], ignore_conflicts=True)
+    return True
+
+
+@receiver(tracking, dispatch_uid="newsletter.events")
+def store_webhook(sender: object, event: Any, esp_name: str, **options: Any) -> None:
+    """One event of a provider's webhook. An error in one must not lose the rest of its batch."""
+    try:
+        _store_tracking(event, esp_name)
+    except (OperationalError, InterfaceError):
+        raise  # no database, so none of the batch is kept: the provider tries again
+    except Exception as error:
+        # The class alone: what the event holds names addresses.
+        log.error("an event of %s could not be stored: %s", esp_name, type(error).__name__)
+
+
+def _store_tracking(event: Any, esp_name: str) -> None:
+    kind = event.event_type if event.event_type in Kind.values else Kind.UNKNOWN
+    if kind in UNWANTED:
+        return
+    text = " ".join(str(part) for part in (event.mta_response, event.description) if part)
+    kind, cause = translated(kind, str(event.reject_reason or ""), text)
+    with transaction.atomic():
+        store(
+            kind,
+            source=esp_name,
+            cause=cause,
+            event_id=str(event.event_id or ""),
+            delivery_uuid=_uuid_in(event.metadata),
+            message_id=str(event.message_id or ""),
+            recipient=str(event.recipient or ""),
+            detail=text,
+            occurred_at=event.timestamp,
+            content=None if event.timestamp else _plain(event.esp_event),
+        )
+
+
+def _plain(esp_event: object) -> object:
+    return getattr(esp_event, "dict", lambda: esp_event)()
+
+
+def _uuid_in(metadata: object) -> uuid.UUID | None:
+    named = metadata.get("delivery") if isinstance(metadata, dict) else None
+    try:
+        return uuid.UUID(str(named)) if named else None
+    except ValueError:
+        return None
+
+
+def translated(kind: str, reason: str, text: str) -> tuple[str, str]:
+    """A provider's event as one of ours: the kind, and the cause where it is a refusal.
+
+    A `rejected` mail never left, for what the provider remembers of its recipient; the reason of a
+    `bounced` one is only the provider's summary, and the server's words say more.
+    """
+    if kind == Kind.COMPLAINED:
+        return kind, Cause.COMPLAINT
+    if kind not in REFUSED:
+        return kind, ""
+    if kind == Kind.REJECTED:
+        match reason:
+            case "unsubscribed":
+                return Kind.UNSUBSCRIBED, ""
+            case "spam":
+                return kind, Cause.COMPLAINT
+            case "bounced":
+                return kind, Cause.INVALID
+    if reason == "invalid":
+        return kind, Cause.INVALID
+    cause = bounces.classify(None, "", text)
+    if kind == Kind.BOUNCED and cause is bounces.Class.SENDER:
+        return kind, Cause.POLICY  # a receiver's words: they stop no other's mail
+    if cause is bounces.Class.SOFT and reason in ("blocked", "spam"):
+        return kind, Cause.POLICY
+    return kind, str(cause)
+
+
+def store_report(report: BounceReport, content: bytes) -> bool:
+    """Keep what a bounce or complaint mail says, if it proves that it speaks of a mail of ours.
+
+    Anybody can forge a bounce. Proof is what only the receivers of that mail can know: its signed
+    return path, or its Message-ID. False where there is no proof, or nothing to keep.
+    """
+    delivery_uuid = proven_delivery(report)
+    if delivery_uuid is None:
+        return False
+    match report.kind:
+        case bounces.Kind.COMPLAINT:
+            kind = Kind.COMPLAINED
+        case bounces.Kind.BOUNCE:
+            kind = Kind.DEFERRED if report.is_delay else Kind.BOUNCED
+        case _:
+            return False
+    return store(
+        kind,
+        source=MAILBOX,
+        cause="" if kind == Kind.DEFERRED else str(report.cls),
+        delivery_uuid=delivery_uuid,
+        recipient=report.recipient,
+        detail=f"{report.status} {report.diagnostic}",
+        content=hashlib.sha256(content).hexdigest(),
+    )
+
+
+def proven_delivery(report: BounceReport) -> uuid.UUID | None:
+    for address in report.returned_to:
+        if found := delivery_of_return_path(address):
+            return found
+    known = Delivery.objects.filter(uuid__in=report.delivery_uuids)
+    return known.values_list("uuid", flat=True).first()
+
+
+def refused(delivery: Delivery, cause: str, said: str) -> None:
+    """A refusal in our own conversation: kept, and its consequence drawn at once."""
+    with transaction.atomic():
+        stored = store(
+            Kind.BOUNCED,
+            source=SMTP,
+            cause=cause,
+            delivery_uuid=delivery.uuid,
+            recipient=delivery.subscriber.address,
+            detail=said,
+            content=delivery.attempts,
+        )
+        if stored:
+            events = DeliveryEvent.objects.filter(delivery_uuid=delivery.uuid, source=SMTP)
+            event = events.filter(processed_at=None).latest("id")
+            _process(event, timezone.now())
+
+
+# --- Processing -----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one call of `process_pending` did."""
+
+    processed: int = 0
+    waiting: int = 0
+    failed: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.processed} processed, {self.waiting} waiting, {self.failed} failed"
+
+
+def process_pending(now: datetime | None = None) -> Tally:
+    """Process what is stored and due. Any number may run at once: each takes what is free."""
+    now = now or timezone.now()
+    tally = Tally()
+    last = 0
+    while events := _process_batch(last, now, tally):
+        last = events
+    if tally.processed or tally.failed:
+        log.info("process_events: %s", tally)
+    return tally
+
+
+def _process_batch(after: int, now: datetime, tally: Tally) -> int:
+    """The id of the last of a batch; 0 if there is none."""
+    pending = DeliveryEvent.objects.filter(processed_at=None, id__gt=after)
+    pending = pending.filter(Q(retry_at=None) | Q(retry_at__lte=now))
+    with transaction.atomic():
+        batch = list(pending.order_by("id").select_for_update(skip_locked=True)[:BATCH])
+        for event in batch:
+            try:
+                with transaction.atomic():
+                    done = _process(event, now)
+            except Exception as error:  # one poisoned event keeps no other waiting
+                log.exception("event %d could not be processed", event.pk)
+                _settle(event, now, f"error: {type(error).__name__}")
+                tally.failed += 1
+            else:
+                tally.processed += done
+                tally.waiting += not done
+    return batch[-1].pk if batch else 0
+
+
+def _process(event: DeliveryEvent, now: datetime) -> bool:
+    """Draw the consequences of one event; False if it waits for its delivery."""
+    delivery = _delivery_of(event)
+    if delivery is None:
+        # A provider's word is proven by its secret, whoever the mail was for.
+        outcome = _suppress_hash(event)
+        may_come = event.delivery_uuid is not None or event.message_id
+        if may_come and now - event.received_at < WAITS:
+            return _wait(event, now)
+        _settle(event, now, outcome or "no delivery of ours")
+        return True
+    event.delivery = delivery
+    event.save(update_fields=["delivery"])
+    if delivery.state in IN_HAND:
+        return _wait(event, now)
+    outdated = _tells_of_the_past(event)
+    moved = "" if outdated else _move(event, delivery, now)
+    outcomes = [moved] if moved else []
+    if not outdated or event.kind in (Kind.COMPLAINED, Kind.UNSUBSCRIBED):
+        outcomes.append(_consequences(event, delivery, now))
+    _settle(event, now, "; ".join(filter(None, outcomes)) or "nothing")
+    return True
+
+
+def _delivery_of(event: DeliveryEvent) -> Delivery | None:
+    """By what we gave the provider along with it, else by the provider's id or our own."""
+    found = Delivery.objects.select_related("subscriber")
+    if event.delivery_uuid is not None:
+        return found.filter(uuid=event.delivery_uuid).first()
+    if not event.message_id:
+        return None
+    if match := bounces.UUID_ID.match(event.message_id):
+        return found.filter(uuid=match.group(1)).first()
+    return found.filter(provider_id=event.message_id).exclude(provider_id="").first()
+
+
+def _wait(event: DeliveryEvent, now: datetime) -> bool:
+    age = now - event.received_at
+    event.retry_at = now + max(age / 2, timedelta(minutes=1))
+    DeliveryEvent.objects.filter(pk=event.pk).update(retry_at=event.retry_at)
+    return False
+
+
+def _settle(event: DeliveryEvent, now: datetime, outcome: str) -> None:
+    event.processed_at, event.outcome = now, outcome[:255]
+    event.save(update_fields=["processed_at", "outcome"])
+
+
+def _tells_of_the_past(event: DeliveryEvent) -> bool:
+    """Whether something later is known already of what became of the mail."""
+    telling = [Kind.DELIVERED, Kind.BOUNCED, Kind.REJECTED, Kind.FAILED, Kind.COMPLAINED]
+    known = DeliveryEvent.objects.filter(delivery=event.delivery, processed_at__isnull=False)
+    return known.filter(kind__in=telling, occurred_at__gt=event.occurred_at).exists()
+
+
+def _move(event: DeliveryEvent, delivery: Delivery, now: datetime) -> str:
+    """Move the delivery to where the event says it is; says what was done, "" for nothing."""
+    if event.source == SMTP:
+        return ""  # our own conversation has settled it
+    was = delivery.state
+    _sent_after_all(event, delivery)
+    target: str
+    if event.kind in REFUSED:
+        if event.cause == Cause.SENDER:
+            later = {"sent_at": None, "not_before": now + FIRST_DELAY, "provider_id": ""}
+            _moved(delivery, (State.SENT,), State.PLANNED, **later)
+            return _told(was, delivery)
+        policy = event.cause == Cause.POLICY or event.kind == Kind.FAILED
+        target = State.FAILED if policy else State.BOUNCED
+        _moved(delivery, (State.SENT, State.DELIVERED), target, error=event.detail)
+    elif event.kind == Kind.DELIVERED:
+        _moved(delivery, (State.SENT, State.BOUNCED), State.DELIVERED, error="")
+    elif event.kind == Kind.COMPLAINED:
+        states = (State.SENT, State.DELIVERED, State.BOUNCED)
+        _moved(delivery, states, State.COMPLAINED)
+    return _told(was, delivery)
+
+
+def _sent_after_all(event: DeliveryEvent, delivery: Delivery) -> None:
+    """A mail that a server speaks of has left, whatever was thought of it since."""
+    if delivery.handed_over_at is None:
+        return
+    states: tuple[str, ...] = (State.UNKNOWN, State.PLANNED)
+    if event.kind in ARRIVED:
+        states = (*states, State.FAILED, State.EXPIRED, State.SUPPRESSED)
+    elif event.kind not in ACCEPTED | REFUSED:
+        return
+    if event.occurred_at < delivery.handed_over_at - timedelta(minutes=5):
+        return  # of an earlier try, which was refused for now: clocks differ, but not by so much
+    _moved(delivery, states, State.SENT, sent_at=delivery.handed_over_at, not_before=None, error="")
+
+
+def _moved(delivery: Delivery, sources: tuple[str, ...], target: State, **values: object) -> bool:
+    if delivery.state not in sources:
+        return False
+    return move(delivery, delivery.state, target, **values)
+
+
+def _told(was: str, delivery: Delivery) -> str:
+    return f"{was} → {delivery.state}" if was != delivery.state else ""
+
+
+# --- Consequences ---------------------------------------------------------------------------------
+
+
+def _consequences(event: DeliveryEvent, delivery: Delivery, now: datetime) -> str:
+    """What the event asks for beyond its delivery; says what was done, "" for nothing."""
+    subscriber = delivery.subscriber
+    match consequence_of(event.kind, event.cause):
+        case Consequence.SUPPRESS:
+            return _suppress(event, subscriber)
+        case Consequence.UNSUBSCRIBE:
+            subscriptions.unsubscribe(subscriber, way=event.source[:64])
+            return "unsubscribed"
+        case Consequence.COUNT_SOFT if _bounces_softly(delivery):
+            note = f"{settings.SOFT_BOUNCE_LIMIT} soft bounces in a row"
+            subscriptions.suppress(subscriber.address, Suppression.Reason.INVALID, note)
+            return f"suppressed: {note}"
+        case Consequence.COUNT_POLICY:
+            domain = sending.domain_of(subscriber.address)
+            share = _policy_percent(domain, now)
+            if share >= settings.POLICY_BOUNCE_PERCENT:
+                sending.pause_domain(domain, f"It refuses {share} % of its mails by policy.")
+                return f"paused {domain}: {share} % refused"
+        case Consequence.PAUSE_ALL:
+            sending.pause(f"{event.source} refuses us as a sender: {event.detail[:200]}")
+            return "paused all sending"
+    return ""
+
+
+def _suppress(event: DeliveryEvent, subscriber: Subscriber) -> str:
+    complained = event.kind == Kind.COMPLAINED or event.cause == Cause.COMPLAINT
+    reason = Suppression.Reason.COMPLAINT if complained else Suppression.Reason.INVALID
+    subscriptions.suppress(subscriber.address, reason, f"event of {event.source}")
+    if complained:
+        subscriptions.unsubscribe(subscriber, way="complaint")
+    return f"suppressed: {reason.label}"
+
+
+def _suppress_hash(event: DeliveryEvent) -> str:
+    """Suppress an address of which nothing but its hash is known."""
+    trusted = event.source != MAILBOX and event.address_hash
+    if not trusted or consequence_of(event.kind, event.cause) is not Consequence.SUPPRESS:
+        return ""
+    invalid = event.cause == Cause.INVALID
+    reason = Suppression.Reason.INVALID if invalid else Suppression.Reason.COMPLAINT
+    Suppression.objects.get_or_create(
+        address_hash=event.address_hash,
+        defaults={"reason": reason, "note": f"event of {event.source}"},
+    )
+    return f"suppressed: {reason.label}"
+
+
+def _bounces_softly(delivery: Delivery) -> bool:
+    """Whether the last deliveries to this reader, up to this one, all came back softly, over long
+    enough. One that is refused by policy counts for neither."""
+    limit = settings.SOFT_BOUNCE_LIMIT
+    soft = DeliveryEvent.objects.filter(
+        delivery=OuterRef("pk"), kind__in=REFUSED, cause__in=[*SOFT, ""]
+    )
+    over = (State.SENT, State.DELIVERED, State.BOUNCED, State.COMPLAINED, State.FAILED)
+    past = Delivery.objects.filter(
+        subscriber=delivery.subscriber_id, id__lte=delivery.pk, state__in=over
+    ).annotate(soft=Exists(soft))
+    rows = list(
+        past.filter(~Q(state=State.FAILED) | Q(soft=True))
+        .order_by("-id")
+        .values_list("state", "soft", "handed_over_at")[:limit]
+    )
+    came_back = all(state in (State.BOUNCED, State.FAILED) and soft for state, soft, _ in rows)
+    times = [at for _, _, at in rows if at is not None]
+    if len(rows) < limit or not came_back or not times:
+        return False
+    return max(times) - min(times) >= timedelta(days=settings.SOFT_BOUNCE_DAYS)
+
+
+def _policy_percent(domain: str, now: datetime) -> int:
+    """Of the deliveries handed over to a domain in a day, the share it refused by policy."""
+    recent = Delivery.objects.filter(
+        handed_over_at__gt=now - timedelta(days=1),
+        subscriber__address__iendswith=f"@{domain}",
+    )
+    refusals = DeliveryEvent.objects.filter(
+        delivery=OuterRef("pk"), kind__in=REFUSED, cause=Cause.POLICY
+    )
+    count = recent.filter(Exists(refusals)).count()
+    return 100 * count // max(recent.count(), 1) if count >= FEWEST_REFUSALS else 0
