@@ -1,16 +1,22 @@
 """The state machine of a delivery: claim, hand over, settle, recover.
 
 One table says which moves there are, and one function makes a move, by an UPDATE that only
-succeeds from the state it leaves. "Handed over" is committed before the network is touched: after
-a crash at any point it is known whether a mail may have left.
+succeeds from the state it leaves; the two moves that every mail makes share one statement. "Handed
+over" is committed before the network is touched: after a crash at any point it is known whether a
+mail may have left.
 """
 
 from __future__ import annotations
 
 import logging
 import smtplib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from anymail.exceptions import (
     AnymailAPIError,
@@ -22,13 +28,15 @@ from anymail.exceptions import (
 from django.conf import settings
 from django.core.mail import EmailMessage, get_connection
 from django.core.mail.backends.base import BaseEmailBackend
-from django.db import transaction
-from django.db.models import Count, F, Q, QuerySet
+from django.db import connection, transaction
+from django.db.models import Count, F, Q, QuerySet, Value
+from django.db.models.expressions import NegatedExpression
 from django.utils import timezone
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from newsletter import mail
+from newsletter import bounces, mail, sending
 from newsletter.addresses import address_hash
+from newsletter.bounces import Class
 from newsletter.models import Delivery, Subscriber, Suppression
 from newsletter.smtp import may_have_left
 from papers.models import Edition
@@ -55,10 +63,30 @@ MOVES: frozenset[tuple[str, str]] = frozenset(
         (S.UNKNOWN, S.SENT),
         (S.UNKNOWN, S.PLANNED),
         (S.UNKNOWN, S.FAILED),
+        # What events tell. What was handed over once may have arrived, whatever was thought since:
+        (S.PLANNED, S.SENT),
+        (S.FAILED, S.SENT),
+        (S.EXPIRED, S.SENT),
+        (S.SUPPRESSED, S.SENT),
+        (S.SENT, S.PLANNED),  # the provider took it, and then refused us
+        (S.SENT, S.DELIVERED),
+        (S.SENT, S.BOUNCED),
+        (S.SENT, S.FAILED),  # refused by policy, at a later hop
+        (S.SENT, S.COMPLAINED),
+        (S.DELIVERED, S.BOUNCED),  # a server behind the first one sent it back
+        (S.DELIVERED, S.FAILED),
+        (S.DELIVERED, S.COMPLAINED),
+        (S.BOUNCED, S.DELIVERED),  # a soft bounce, and a later try of the server's
+        (S.BOUNCED, S.COMPLAINED),
     }
 )
 
+# What the setting UNKNOWN_OUTCOME may say, and the state that follows; None: an operator decides.
+UNKNOWN_OUTCOMES = {"hold": None, "resend": S.PLANNED, "give_up": S.FAILED}
+
 FIRST_DELAY = timedelta(minutes=5)
+MOST_EDITIONS = 3  # how often a mail is composed again since its edition changed
+EXPIRED_AT_ONCE = 2000  # deliveries in one transaction
 
 NEVER_ACCEPTED = (
     AnymailInvalidAddress,
@@ -70,11 +98,13 @@ NO_CONNECTION = (NewConnectionError, ConnectTimeoutError)
 
 
 class Refused(Exception):
-    """The mail server said no. `for_good`: asking again would not help."""
+    """The mail server said no. `for_good`: asking again would not help; `cause`: of what it was
+    told to be the fault."""
 
-    def __init__(self, message: str, *, for_good: bool) -> None:
+    def __init__(self, message: str, *, for_good: bool, cause: Class = Class.NONE) -> None:
         super().__init__(message)
-        self.for_good = for_good
+        self.for_good = for_good and cause is not Class.SENDER
+        self.cause = cause
 
 
 class OutcomeUnknown(Exception):
@@ -100,7 +130,19 @@ class Tally:
 
 def move(delivery: Delivery, source: str, target: str, **values: object) -> bool:
     """Move one delivery; False if it was not in `source` any more."""
-    moved = move_all(Delivery.objects.filter(pk=delivery.pk), source, target, **values)
+    return move_if(Q(), delivery, source, target, **values)
+
+
+def move_if(
+    condition: Q | NegatedExpression[Any],
+    delivery: Delivery,
+    source: str,
+    target: str,
+    **values: object,
+) -> bool:
+    """The same if `condition` holds, in the one statement."""
+    one = Delivery.objects.filter(condition, pk=delivery.pk)
+    moved = move_all(one, source, target, **values)
     if moved:
         for name, value in {"state": target, **values}.items():
             setattr(delivery, name, value)
@@ -127,6 +169,30 @@ def settle_unknown(delivery: Delivery, target: str) -> bool:
     return move(delivery, S.UNKNOWN, target, **values)
 
 
+def settle_due_unknown(now: datetime) -> int:
+    """Settle what has been unknown for long, where UNKNOWN_OUTCOME says how; returns how many.
+
+    What is sent again is so while it is news, and waits longer after each try: a server that never
+    answers takes few repeats of it, and then it is held.
+    """
+    target = UNKNOWN_OUTCOMES.get(settings.UNKNOWN_OUTCOME)
+    if target is None:
+        return 0
+    wait = timedelta(hours=settings.UNKNOWN_SETTLE_HOURS)
+    unknown = Delivery.objects.filter(state=S.UNKNOWN, handed_over_at__lte=now - wait)
+    if target == S.PLANNED:
+        news = [one.pk for one in Edition.objects.fresh(now) if one.may_be_mailed(now)]
+        unknown = unknown.filter(
+            edition__in=news,
+            attempts__lt=settings.SEND_MAX_ATTEMPTS,
+            handed_over_at__lte=now - F("attempts") * Value(wait),
+        )
+    count = move_all(unknown, S.UNKNOWN, target)
+    if count:
+        log.warning("%d unknown deliveries are %s, by UNKNOWN_OUTCOME", count, target)
+    return count
+
+
 def recover(now: datetime) -> int:
     """Take back what a dead worker held: claimed ones are planned again, handed-over ones are
     unknown, since their mail may have left."""
@@ -146,53 +212,411 @@ def recover(now: datetime) -> int:
 def send_planned(*, edition: Edition | None = None) -> Tally:
     """Send what is planned and may be sent now, until nothing is left.
 
+    What a pause or a limit holds back stays planned, for a later run.
+
     Args:
         edition: only this one's deliveries.
     """
     recover(timezone.now())
-    tally = Tally()
-    server = get_connection()
-    try:
-        while batch := _claim(timezone.now(), edition):
-            if not _send_batch(batch, server, tally):
+    settle_due_unknown(timezone.now())
+    tally = Tally(dropped=expire_outdated(timezone.now()))
+    walk = sending.Walk()
+    with _sessions() as sessions:
+        while (batch := _claim(timezone.now(), edition, walk)) is not None:
+            if not batch:
+                continue
+            if not _Round(batch, sessions, tally).run():
                 break
-    finally:
-        close(server)
+            walk.begin_anew_when_due()
     log.info("send_planned: %s", tally)
     return tally
 
 
-def _send_batch(batch: list[Delivery], server: BaseEmailBackend, tally: Tally) -> bool:
-    """Bring each of a claimed batch to its end; False if there is no mail server to talk to."""
-    now = timezone.now()
-    editions = {one.edition_id: one.edition for one in batch}
-    news = {pk for pk, edition in editions.items() if edition.may_be_mailed(now)}
-    for place, delivery in enumerate(batch):
+@dataclass(frozen=True, slots=True)
+class _Sessions:
+    """The connections of one worker to the mail server, and what lets them talk at once."""
+
+    servers: list[BaseEmailBackend]
+    executor: Executor
+
+
+@contextmanager
+def _sessions() -> Iterator[_Sessions]:
+    count = max(settings.SEND_CONNECTIONS, 1)
+    servers = [get_connection() for _ in range(count)]
+    try:
+        with _AtOnce() if count == 1 else ThreadPoolExecutor(count) as executor:
+            yield _Sessions(servers, executor)
+    finally:
+        for server in servers:
+            close(server)
+
+
+class _AtOnce(Executor):
+    """Does what it is told while the caller waits: one connection needs no thread."""
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
         try:
-            server.open()  # again after a lost one; does nothing while it stands
+            future.set_result(work(*args, **options))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@dataclass(slots=True)
+class _Letter:
+    """A delivery on its way."""
+
+    delivery: Delivery
+    message: EmailMessage
+    provider_id: str = ""
+    sent_at: datetime | None = None
+    tries: int = 0  # at composing: its edition may change under it
+
+
+class _Round:
+    """Brings each of a claimed batch to its end. Whatever happens to one happens to no other.
+
+    All are composed first. From then on one statement settles what the server has accepted and
+    hands over what is next, as many as there are free sessions. Only the network is touched by
+    other threads; the ledger is kept by this one.
+    """
+
+    def __init__(self, batch: list[Delivery], sessions: _Sessions, tally: Tally) -> None:
+        self._batch = batch
+        self._executor = sessions.executor
+        self._servers = sessions.servers
+        self._free = deque(sessions.servers)
+        self._tally = tally
+        self._waiting: deque[_Letter] = deque()
+        self._accepted: list[_Letter] = []
+        self._talking: dict[Future[str], tuple[_Letter, BaseEmailBackend]] = {}
+        self._goes_on = True
+
+    def run(self) -> bool:
+        """False if nothing more can leave now: there is no mail server to talk to, or all sending
+        is paused."""
+        self._compose(self._batch)
+        while self._waiting or self._talking:
+            self._hand_over_next()
+            if self._talking:
+                finished, _ = wait(self._talking, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    letter, server = self._talking.pop(future)
+                    self._free.append(server)
+                    self._finish(letter, future)
+                if len(self._accepted) < len(finished):
+                    self._commit([])  # before a lost connection is opened again, which may take
+        self._commit([])
+        return self._goes_on
+
+    def _compose(self, batch: Sequence[Delivery], tries: int = 0) -> None:
+        now = timezone.now()
+        editions = {one.edition_id: one.edition for one in batch}
+        # At its freeze at the earliest: a worker whose clock is behind must not end what is news.
+        news = {
+            pk
+            for pk, edition in editions.items()
+            if edition.may_be_mailed(max(now, edition.frozen_at or now))
+        }
+        composer = mail.Composer(batch)
+        for delivery in batch:
+            if delivery.edition_id not in news:
+                stopped = _must_not_leave(delivery) or S.EXPIRED
+                move(delivery, S.CLAIMED, stopped, lease_until=None)
+                self._tally.dropped += 1
+                continue
+            try:
+                message = composer.compose(delivery)
+                message.message()  # what cannot be written as a mail shows here, while it is here
+            except mail.NothingToSend as nothing:
+                stopped = _must_not_leave(delivery)
+                why = {} if stopped else {"skip_reason": str(nothing)}
+                move(delivery, S.CLAIMED, stopped or S.SKIPPED, lease_until=None, **why)
+                self._tally.dropped += 1
+            except Exception as error:  # one poisoned paper fails one delivery, not the run
+                log.exception("delivery %s could not be composed", delivery.uuid)
+                move(delivery, S.CLAIMED, S.FAILED, lease_until=None, error=repr(error))
+                self._tally.failed += 1
+            else:
+                self._waiting.append(_Letter(delivery, message, tries=tries))
+
+    def _hand_over_next(self) -> None:
+        letters: list[tuple[_Letter, BaseEmailBackend]] = []
+        while self._free and self._waiting:
+            server = self._free.popleft()
+            if not self._open(server):
+                break
+            letters.append((self._waiting.popleft(), server))
+        handed_over = self._commit([letter for letter, _ in letters])
+        for letter, server in letters:
+            if letter.delivery.pk in handed_over:
+                future = self._executor.submit(hand_over, letter.message, server)
+                self._talking[future] = letter, server
+            else:
+                self._free.append(server)
+                self._held_back(letter)
+
+    def _open(self, server: BaseEmailBackend) -> bool:
+        """Open a connection again after a lost one; does nothing while it stands."""
+        try:
+            server.open()
         except (OSError, smtplib.SMTPException) as error:
-            # Nothing has left, and no other of them would fare better: none waits for its lease,
-            # and the server is asked once and not once for each.
             log.error("no connection to the mail server: %s", type(error).__name__)
-            for waiting in batch[place:]:
-                _later(waiting, S.CLAIMED, f"no connection to the mail server: {error}")
-                tally.later += 1
+            close(server)
+            self._servers.remove(server)  # the others go on, if there are any
+            if not self._servers:
+                # Nothing has left, and none of those that wait would fare better: none waits for
+                # its lease, and the server is asked once and not once for each.
+                for letter in self._waiting:
+                    why = f"no connection to the mail server: {error}"
+                    _later(letter.delivery, S.CLAIMED, why)
+                    self._tally.later += 1
+                self._stop()
             return False
-        _deliver(delivery, server, tally, is_news=delivery.edition_id in news)
-    return True
+        return True
+
+    def _commit(self, letters: Sequence[_Letter]) -> set[int]:
+        """Settle what was accepted and hand over `letters`: those that are still this worker's, and
+        may leave. Returns the ids of those."""
+        accepted, self._accepted = self._accepted, []
+        if not accepted and not letters:
+            return set()
+        settled, handed_over = _settle_and_hand_over(accepted, letters)
+        for letter in accepted:
+            # Over a slow hand-over the lease may have run out, and it was taken for unknown.
+            if letter.delivery.pk in settled or move(
+                letter.delivery,
+                S.UNKNOWN,
+                S.SENT,
+                sent_at=letter.sent_at,
+                provider_id=letter.provider_id,
+                error="",
+            ):
+                self._tally.sent += 1
+        return handed_over
+
+    def _held_back(self, letter: _Letter) -> None:
+        """What could not be handed over: its reader left, it is paused, its edition changed; or
+        its lease ran out, and somebody else has it."""
+        delivery = letter.delivery
+        if stopped := _must_not_leave(delivery):
+            self._tally.dropped += move(delivery, S.CLAIMED, stopped, lease_until=None)
+        elif sending.is_paused(sending.domain_of(delivery.subscriber.address)):
+            self._tally.later += move(delivery, S.CLAIMED, S.PLANNED, lease_until=None)
+            self._stop_if_paused()
+        elif letter.tries < MOST_EDITIONS and _is_held(delivery):
+            delivery.edition = Edition.objects.get(pk=delivery.edition_id)
+            self._compose([delivery], letter.tries + 1)
+
+    def _finish(self, letter: _Letter, future: Future[str]) -> None:
+        """Settle a conversation. What was accepted waits for the next statement, which comes at
+        once; an error has its own."""
+        delivery, tally = letter.delivery, self._tally
+        try:
+            letter.provider_id = future.result()
+            letter.sent_at = timezone.now()
+            self._accepted.append(letter)
+            return
+        except Refused as refused:
+            for_good = refused.for_good or (
+                delivery.attempts >= settings.SEND_MAX_ATTEMPTS
+                and refused.cause is not Class.SENDER
+            )
+            log.warning("delivery %s refused for %s", delivery.uuid, "good" if for_good else "now")
+            if for_good:
+                move(delivery, S.HANDED_OVER, S.FAILED, lease_until=None, error=str(refused))
+                tally.failed += 1
+            else:
+                _later(delivery, S.HANDED_OVER, str(refused))
+                tally.later += 1
+            if refused.cause and (for_good or refused.cause is Class.SENDER):
+                from newsletter import events  # events move deliveries, and so import this module
+
+                events.refused(delivery, refused.cause, str(refused))
+        except Exception as error:  # OutcomeUnknown, and whatever a provider's code may raise
+            log.warning("delivery %s: unknown outcome, %s", delivery.uuid, type(error).__name__)
+            move(delivery, S.HANDED_OVER, S.UNKNOWN, lease_until=None, error=str(error))
+            tally.unknown += 1
+        if delivery.state == S.PLANNED:
+            self._stop_if_paused()
+
+    def _stop_if_paused(self) -> None:
+        if self._goes_on and sending.is_paused():
+            self._tally.later += _give_back([letter.delivery for letter in self._waiting])
+            self._stop()
+
+    def _stop(self) -> None:
+        self._waiting.clear()
+        self._goes_on = False
 
 
-def _claim(now: datetime, edition: Edition | None) -> list[Delivery]:
-    """Take a batch for this worker, with a lease; others skip what is being taken."""
-    ready = Delivery.objects.filter(Q(not_before=None) | Q(not_before__lte=now), state=S.PLANNED)
+def _settle_and_hand_over(
+    accepted: Sequence[_Letter], letters: Sequence[_Letter]
+) -> tuple[set[int], set[int]]:
+    """Make the two moves that every mail makes in one statement: HANDED_OVER to SENT for some,
+    CLAIMED to HANDED_OVER for others, as far as those may leave at this moment.
+
+    It is one commit a mail, and the database's time is the most of what a mail costs.
+
+    Returns:
+        The ids of what was settled, and of what was handed over.
+    """
+    now = timezone.now()
+    lease = now + timedelta(seconds=settings.SEND_LEASE_SECONDS)
+    addresses = [letter.delivery.subscriber.address for letter in letters]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            SETTLE_AND_HAND_OVER,
+            {
+                "accepted": [letter.delivery.pk for letter in accepted],
+                "handed_over": [S.HANDED_OVER.value] * len(accepted),
+                "sent_at": [letter.sent_at for letter in accepted],
+                "provider_ids": [letter.provider_id for letter in accepted],
+                "now": now,
+                "lease": lease,
+                "leaving": [letter.delivery.pk for letter in letters],
+                "claimed": [S.CLAIMED.value] * len(letters),
+                "hashes": [address_hash(address) for address in addresses],
+                "domains": [sending.domain_of(address) for address in addresses],
+                "changed_at": [letter.delivery.edition.changed_at for letter in letters],
+            },
+        )
+        rows = cursor.fetchall()
+    settled = {pk for pk, state in rows if state == S.SENT}
+    handed_over = {pk for pk, state in rows if state == S.HANDED_OVER}
+    for letter in letters:
+        if letter.delivery.pk in handed_over:
+            letter.delivery.state = S.HANDED_OVER
+            letter.delivery.handed_over_at = now
+            letter.delivery.lease_until = lease
+            letter.delivery.attempts += 1
+    return settled, handed_over
+
+
+# The conditions are those of _must_not_leave and sending.not_paused; and the mail must have been
+# composed of the edition as it is. The states are values and not written out, or the planner would
+# walk the index of all that is in hand instead of looking up an id.
+SETTLE_AND_HAND_OVER = """
+WITH settled AS (
+    UPDATE newsletter_delivery AS delivery
+    SET state = 'sent', lease_until = NULL, error = '',
+        sent_at = new.sent_at, provider_id = new.provider_id
+    FROM unnest(
+            %(accepted)s::bigint[], %(handed_over)s::text[], %(sent_at)s::timestamptz[],
+            %(provider_ids)s::text[]
+        ) AS new (id, source, sent_at, provider_id)
+    WHERE delivery.id = new.id AND delivery.state = new.source
+    RETURNING delivery.id, delivery.state
+), handed_over AS (
+    UPDATE newsletter_delivery AS delivery
+    SET state = 'handed_over', handed_over_at = %(now)s, lease_until = %(lease)s,
+        attempts = delivery.attempts + 1
+    FROM unnest(
+            %(leaving)s::bigint[], %(claimed)s::text[], %(hashes)s::text[], %(domains)s::text[],
+            %(changed_at)s::timestamptz[]
+        ) AS new (id, source, address_hash, domain, changed_at),
+        newsletter_subscriber AS subscriber, papers_edition AS edition
+    WHERE delivery.id = new.id AND delivery.state = new.source
+        AND subscriber.id = delivery.subscriber_id AND subscriber.state = 'active'
+        AND edition.id = delivery.edition_id AND edition.changed_at = new.changed_at
+        AND NOT EXISTS (
+            SELECT FROM newsletter_suppression WHERE address_hash = new.address_hash
+        )
+        AND NOT EXISTS (
+            SELECT FROM newsletter_sendingpause AS pause
+            WHERE pause.ended_at IS NULL
+                AND (pause.until IS NULL OR pause.until > statement_timestamp())
+                AND pause.domain IN ('', new.domain)
+        )
+    RETURNING delivery.id, delivery.state
+)
+SELECT id, state FROM settled UNION ALL SELECT id, state FROM handed_over
+"""
+
+
+def _is_held(delivery: Delivery) -> bool:
+    """Whether a claimed delivery is still this worker's."""
+    return Delivery.objects.filter(
+        pk=delivery.pk, state=S.CLAIMED, lease_until=delivery.lease_until
+    ).exists()
+
+
+def _give_back(batch: list[Delivery]) -> int:
+    """Plan again what this worker still holds of a batch: nothing of it has left."""
+    held = Delivery.objects.filter(
+        pk__in=[one.pk for one in batch], lease_until__in={one.lease_until for one in batch}
+    )
+    return move_all(held, S.CLAIMED, S.PLANNED, lease_until=None)
+
+
+def _ready(now: datetime) -> QuerySet[Delivery]:
+    """What is planned and not to wait for a later try, the oldest first."""
+    planned = Delivery.objects.filter(state=S.PLANNED)
+    return planned.filter(Q(not_before=None) | Q(not_before__lte=now)).order_by("id")
+
+
+def expire_outdated(now: datetime) -> int:
+    """End what is planned of an edition that is no longer news, with what held it back.
+
+    In bulk, since a limit may have held back many, and before any claim, since what never leaves
+    takes nobody's tokens. Editions are planned one after the other: the queue's head tells.
+    """
+    count = 0
+    while head := _ready(now).select_related("edition").only("edition").first():
+        edition = head.edition
+        since = edition.frozen_at
+        if since is None or since > now or edition.may_be_mailed(now):
+            break  # still news, or a clock was set back
+        with transaction.atomic():
+            rows = list(
+                _ready(now)
+                .filter(edition=edition)
+                .annotate(domain=sending.of_deliveries())
+                .select_for_update(skip_locked=True)
+                .values_list("pk", "domain")[:EXPIRED_AT_ONCE]
+            )
+            holds = sending.Holds(since, {domain for _, domain in rows})
+            why: dict[str, list[int]] = {}
+            for pk, domain in rows:
+                why.setdefault(holds.words(domain), []).append(pk)
+            for words, ids in why.items():
+                of_these = Delivery.objects.filter(pk__in=ids)
+                # An error of an earlier try says more.
+                count += move_all(of_these.filter(error=""), S.PLANNED, S.EXPIRED, error=words)
+                count += move_all(of_these, S.PLANNED, S.EXPIRED)
+        if not rows:
+            break  # another worker is at them
+    if count:
+        log.warning("%d planned deliveries expired with their edition", count)
+    return count
+
+
+def _claim(now: datetime, edition: Edition | None, walk: sending.Walk) -> list[Delivery] | None:
+    """Take a batch for this worker, with a lease; others skip what is being taken.
+
+    Empty where limits hold back all that were looked at, None where nothing is left that may leave.
+    """
+    ready = _ready(now).filter(pk__gt=walk.after)
     if edition is not None:
         ready = ready.filter(edition=edition)
     with transaction.atomic():
-        ids = list(
-            ready.order_by("id")
-            .select_for_update(skip_locked=True)
-            .values_list("pk", flat=True)[: settings.SEND_BATCH_SIZE]
-        )
+        permit = sending.Permit(walk, now, settings.SEND_BATCH_SIZE)
+        if not permit.size:
+            return None
+        rows = ready.select_for_update(skip_locked=True)
+        if permit.asks_domains:
+            domains = rows.annotate(domain=sending.of_deliveries())
+            seen = list(
+                domains.exclude(domain__in=permit.closed).values_list("pk", "domain")[: permit.size]
+            )
+        else:
+            seen = [(pk, "") for pk in rows.values_list("pk", flat=True)[: permit.size]]
+        if not seen:
+            return None
+        walk.after = seen[-1][0]
+        ids = permit.choose(seen)
         lease = now + timedelta(seconds=settings.SEND_LEASE_SECONDS)
         move_all(Delivery.objects.filter(pk__in=ids), S.PLANNED, S.CLAIMED, lease_until=lease)
     return list(
@@ -202,67 +626,12 @@ def _claim(now: datetime, edition: Edition | None) -> list[Delivery]:
     )
 
 
-def _deliver(delivery: Delivery, server: BaseEmailBackend, tally: Tally, *, is_news: bool) -> None:
-    """Bring one claimed delivery to its end. Whatever happens to it happens to no other."""
-    try:
-        if stopped := _must_not_leave(delivery, is_news=is_news):
-            move(delivery, S.CLAIMED, stopped, lease_until=None)
-            tally.dropped += 1
-            return
-        message = mail.compose(delivery)
-        message.message()  # what cannot be written as a mail shows here, before it is handed over
-    except mail.NothingToSend as nothing:
-        move(delivery, S.CLAIMED, S.SKIPPED, lease_until=None, skip_reason=str(nothing))
-        tally.dropped += 1
-        return
-    except Exception as error:  # one poisoned paper fails one delivery, not the run
-        log.exception("delivery %s could not be composed", delivery.uuid)
-        move(delivery, S.CLAIMED, S.FAILED, lease_until=None, error=repr(error))
-        tally.failed += 1
-        return
-    now = timezone.now()
-    handed_over = move(
-        delivery,
-        S.CLAIMED,
-        S.HANDED_OVER,
-        handed_over_at=now,
-        lease_until=now + timedelta(seconds=settings.SEND_LEASE_SECONDS),
-        attempts=delivery.attempts + 1,
-    )
-    if not handed_over:
-        return  # the lease ran out, and somebody else has it
-    try:
-        provider_id = hand_over(message, server)
-    except Refused as refused:
-        for_good = refused.for_good or delivery.attempts >= settings.SEND_MAX_ATTEMPTS
-        log.warning("delivery %s refused for %s", delivery.uuid, "good" if for_good else "now")
-        if for_good:
-            move(delivery, S.HANDED_OVER, S.FAILED, lease_until=None, error=str(refused))
-            tally.failed += 1
-        else:
-            _later(delivery, S.HANDED_OVER, str(refused))
-            tally.later += 1
-    except Exception as error:  # OutcomeUnknown, and whatever a provider's code may raise
-        log.warning("delivery %s: unknown outcome, %s", delivery.uuid, type(error).__name__)
-        move(delivery, S.HANDED_OVER, S.UNKNOWN, lease_until=None, error=str(error))
-        tally.unknown += 1
-    else:
-        sent = {"sent_at": timezone.now(), "provider_id": provider_id, "error": ""}
-        # Over a slow hand-over the lease may have run out, and it was taken for unknown.
-        if move(delivery, S.HANDED_OVER, S.SENT, lease_until=None, **sent) or move(
-            delivery, S.UNKNOWN, S.SENT, **sent
-        ):
-            tally.sent += 1
-
-
-def _must_not_leave(delivery: Delivery, *, is_news: bool) -> str:
-    """The state a delivery ends in instead of leaving, "" if it may leave."""
+def _must_not_leave(delivery: Delivery) -> str:
+    """The state a delivery ends in because of its reader, "" if it may leave."""
     subscriber = Subscriber.objects.filter(pk=delivery.subscriber_id).first()
     if subscriber is None or subscriber.state != Subscriber.State.ACTIVE:
         return S.SUPPRESSED
-    if is_suppressed(subscriber.address):
-        return S.SUPPRESSED
-    return "" if is_news else S.EXPIRED
+    return S.SUPPRESSED if is_suppressed(subscriber.address) else ""
 
 
 def is_suppressed(address: str) -> bool:
@@ -289,14 +658,18 @@ def hand_over(message: EmailMessage, server: BaseEmailBackend) -> str:
     except smtplib.SMTPSenderRefused as error:
         # The sender's fault and not the reader's: a later try may find it mended.
         close(server)
-        raise Refused(str(error), for_good=False) from error
+        cause = _cause(error.smtp_code, error.smtp_error)
+        cause = cause if cause is Class.SENDER else Class.NONE
+        raise Refused(str(error), for_good=False, cause=cause) from error
     except smtplib.SMTPRecipientsRefused as error:
-        codes = [code for code, _ in error.recipients.values()]
+        [(code, said), *_] = error.recipients.values()
         close(server)
-        raise Refused(str(error), for_good=all(code >= 500 for code in codes)) from error
+        cause = _cause(code, said, "rcpt to")
+        raise Refused(str(error), for_good=code >= 500, cause=cause) from error
     except smtplib.SMTPResponseException as error:
         close(server)
-        raise Refused(str(error), for_good=error.smtp_code >= 500) from error
+        cause = _cause(error.smtp_code, error.smtp_error, "end of data")
+        raise Refused(str(error), for_good=error.smtp_code >= 500, cause=cause) from error
     except AnymailAPIError as error:
         raise _outcome(error) from error
     except NEVER_ACCEPTED as error:
@@ -310,6 +683,11 @@ def hand_over(message: EmailMessage, server: BaseEmailBackend) -> str:
         raise OutcomeUnknown("the mail backend did not say that it accepted the message")
     status = getattr(message, "anymail_status", None)
     return str(getattr(status, "message_id", "") or "")
+
+
+def _cause(code: int, said: bytes | str, step: str = "") -> Class:
+    text = said.decode(errors="replace") if isinstance(said, bytes) else said
+    return bounces.classify(code, "", f"{text} (in reply to {step})" if step else text)
 
 
 def _send(message: EmailMessage, server: BaseEmailBackend) -> int | None:
@@ -333,10 +711,14 @@ def _send(message: EmailMessage, server: BaseEmailBackend) -> int | None:
 def _outcome(error: AnymailAPIError) -> Refused | OutcomeUnknown:
     """What a provider's API error says about the message."""
     status = getattr(error, "status_code", None)
-    if status in (401, 403, 429) or _never_connected(error):
-        return Refused(str(error), for_good=False)  # our key or quota, or their door
+    if status in (401, 403):
+        return Refused(str(error), for_good=False, cause=Class.SENDER)  # our key
+    if status == 429 or _never_connected(error):
+        return Refused(str(error), for_good=False)  # our rate, or their door
     if status is not None and 400 <= status < 500:
-        return Refused(str(error), for_good=True)
+        told = bounces.classify(status, "", str(error))
+        ours = told if told is Class.SENDER else Class.NONE  # the rest comes as an event
+        return Refused(str(error), for_good=True, cause=ours)
     return OutcomeUnknown(str(error))
 
 

@@ -1,6 +1,7 @@
-"""make bench: on the servers and settings of the tests."""
+"""make bench: on the servers and settings of the tests. ARGS='planning' runs that one alone."""
 
 import os
+import sys
 
 import django
 
@@ -11,6 +12,8 @@ os.environ["LOG_LEVEL"] = "WARNING"
 
 if __name__ == "__main__":
     django.setup()
-    from tests.benchmarks import day  # its imports need Django set up
+    from tests.benchmarks import planning, sending  # their imports need Django set up
 
-    day.main()
+    for name, benchmark in (("sending", sending), ("planning", planning)):
+        if name in (sys.argv[1:] or (name,)):
+            benchmark.main()

@@ -35,6 +35,8 @@ def test_right_settings_are_met_with_silence(production: Settings) -> None:
     ("name", "value", "expected"),
     [
         ("ADDRESS_HASH_KEY", "", "newsletter.E001"),
+        ("EMAIL_BACKEND", "anymail.backends.mailgun.EmailBackend", "newsletter.E002"),
+        ("BOUNCE_ADDRESS", "Bounces <bounces@papers.example>", "newsletter.E003"),
         ("POSTAL_ADDRESS", "", "newsletter.W001"),
         ("CONTACT_ADDRESS", "", "newsletter.W002"),
         ("DEFAULT_FROM_EMAIL", "Paperround <daily@localhost>", "newsletter.W003"),

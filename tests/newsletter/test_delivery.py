@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
@@ -12,6 +12,8 @@ from threading import Thread
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, User
+from django.core.mail import get_connection
+from django.core.mail.backends.base import BaseEmailBackend
 from django.db import IntegrityError, transaction
 from django.test import Client
 from django.utils import timezone
@@ -20,6 +22,7 @@ from pytest_django import Settings
 from newsletter import delivery, picks, subscriptions
 from newsletter.delivery import MOVES, move, send_planned
 from newsletter.models import Delivery, Subscriber, Suppression
+from newsletter.sending import Walk
 from papers import editions
 from papers.models import Edition, EditionPaper
 from tests.factories import make_frozen_edition, make_paper, make_subscriber
@@ -341,3 +344,83 @@ def test_sent_again_it_bears_the_same_message_id(smtp: SmtpServer) -> None:
     first, second = smtp.to("alice@example.org")
     assert first["Message-ID"] == second["Message-ID"]
     assert the_delivery().state == State.SENT
+
+
+@contextmanager
+def composed_for(*addresses: str) -> Iterator[tuple[Edition, delivery._Round, delivery.Tally]]:
+    """A claimed batch whose mails are composed, and nothing of it handed over."""
+    edition = planned_for(*addresses)
+    batch = delivery._claim(timezone.now(), None, Walk())
+    assert batch is not None
+    servers: list[BaseEmailBackend] = [get_connection()]
+    tally = delivery.Tally()
+    sender = delivery._Round(batch, delivery._Sessions(servers, delivery._AtOnce()), tally)
+    sender._compose(batch)
+    sender._batch = []
+    yield edition, sender, tally
+    delivery.close(servers[0])
+
+
+def test_a_paper_hidden_while_its_mail_was_composed_is_in_no_mail(smtp: SmtpServer) -> None:
+    with composed_for("alice@example.org", "bob@example.org") as (edition, sender, tally):
+        for candidate in edition.candidates.filter(paper__title="First of the day"):
+            editions.curate(candidate, EditionPaper.Curation.HIDDEN)
+        assert sender.run()
+        assert tally.sent == 2
+        assert [message["Subject"] for message in smtp.messages] == ["Second of the day"] * 2
+
+
+def test_who_left_while_the_mail_was_composed_gets_nothing(smtp: SmtpServer) -> None:
+    with composed_for("alice@example.org", "bob@example.org", "carol@example.org") as (
+        _,
+        sender,
+        tally,
+    ):
+        subscriptions.unsubscribe(Subscriber.objects.get(address="alice@example.org"), way="test")
+        subscriptions.suppress("bob@example.org", Suppression.Reason.OPERATOR)
+        assert sender.run()
+        assert (tally.sent, tally.dropped) == (1, 2)
+        assert smtp.count() == {"carol@example.org": 1}
+
+
+def test_what_another_worker_took_is_left_to_it(smtp: SmtpServer) -> None:
+    with composed_for("alice@example.org") as (_, sender, tally):
+        Delivery.objects.update(state=State.PLANNED, lease_until=None)
+        assert sender.run()
+        assert (tally, smtp.messages) == (delivery.Tally(), [])
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+def test_each_ends_as_the_server_says_over_one_connection_or_several(
+    smtp: SmtpServer, settings: Settings, connections: int
+) -> None:
+    settings.SEND_CONNECTIONS = connections
+    readers = [f"reader{n}@example.org" for n in range(12)]
+    planned_for(*readers)
+    smtp.replies["reader3@example.org"] = "550 5.1.1 no such user"
+    smtp.replies["reader5@example.org"] = "451 4.7.1 come back"
+    smtp.after_data["reader7@example.org"] = "drop"
+    tally = send_planned()
+    assert (tally.sent, tally.failed, tally.later, tally.unknown) == (9, 1, 1, 1)
+    accepted = set(readers) - {"reader3@example.org", "reader5@example.org"}
+    assert smtp.count() == dict.fromkeys(accepted, 1)
+    states = dict(Delivery.objects.values_list("subscriber__address", "state"))
+    assert states.pop("reader3@example.org") == State.FAILED
+    assert states.pop("reader5@example.org") == State.PLANNED
+    assert states.pop("reader7@example.org") == State.UNKNOWN
+    assert set(states.values()) == {State.SENT}
+
+
+def test_with_no_mail_server_nobody_waits_for_a_lease_over_several_connections_either(
+    settings: Settings,
+) -> None:
+    settings.SEND_CONNECTIONS = 3
+    test_with_no_mail_server_everything_stays_planned(settings)
+
+
+def test_a_mail_costs_one_statement(
+    smtp: SmtpServer, django_assert_max_num_queries: Callable[..., AbstractContextManager[object]]
+) -> None:
+    planned_for(*(f"reader{n}@example.org" for n in range(40)))
+    with django_assert_max_num_queries(40 + 30):
+        assert send_planned().sent == 40

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import re
+from datetime import date
+from html.parser import HTMLParser
+from random import Random
+from typing import Any
+from uuid import uuid4
 
 import pytest
+import time_machine
 from django.core.mail import EmailMultiAlternatives
+from django.template.loader import render_to_string
 from django.utils import timezone
+from django.utils.safestring import mark_safe
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from newsletter import mail, picks
+from newsletter import links, mail, picks
+from newsletter.feedback import ASKED
 from newsletter.models import Delivery
+from newsletter.stencils import wrapped
 from papers.models import EditionPaper
-from tests.factories import make_frozen_edition, make_paper, make_signal, make_subscriber
+from tests.factories import (
+    make_delivery,
+    make_frozen_edition,
+    make_interest,
+    make_paper,
+    make_signal,
+    make_subscriber,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -35,8 +52,11 @@ def html_of(message: EmailMultiAlternatives) -> str:
 
 
 def test_the_subject_is_the_lead_paper_and_how_many_more() -> None:
-    message = mail_of("Linear attention", "Two more", "Three more")
-    assert message.subject == "Linear attention, and 2 more"
+    titles = ("Linear attention", "Dark matter", "Protein folding")
+    message = mail_of(*titles)
+    lead, more = message.subject.split(", and ")
+    assert lead in titles
+    assert more == "2 more"
 
 
 def test_one_paper_is_a_subject_by_itself() -> None:
@@ -83,7 +103,8 @@ def test_both_parts_name_each_paper_its_reason_and_its_links() -> None:
     edition = make_frozen_edition(
         make_paper(
             "Video diffusion at scale", arxiv_id="2511.00001", code_url="https://code.example/x"
-        )
+        ),
+        *[make_paper(f"{subject} of another kind") for subject in ("Robots", "Stars", "Proteins")],
     )
     make_subscriber(interests=("video diffusion",))
     picks.plan_everybody(edition, timezone.now())
@@ -116,6 +137,79 @@ def test_the_editors_note_is_in_the_mail() -> None:
     message = mail.compose(Delivery.objects.get())
     assert "Read the appendix." in str(message.body)
     assert "Read the appendix." in html_of(message)
+
+
+ABSTRACT = (
+    "Attention is costly. We make it linear in the length of a text. Nothing is lost on any of "
+    "seven tasks. " + "More is said of it in the paper. " * 20
+).strip()
+
+
+def quoting(abstract: str, key: int) -> mail.Pick:
+    paper = make_paper("Linear attention", abstract=abstract)
+    [pick] = mail.picks_of(make_delivery(make_subscriber(), paper, sentences=[key]))
+    return pick
+
+
+def test_the_key_sentence_stands_first_and_the_abstract_begins_after_it() -> None:
+    pick = quoting(ABSTRACT, 1)
+    assert pick.key_sentence == "We make it linear in the length of a text."
+    assert pick.excerpt.startswith("Attention is costly. … Nothing is lost on any of seven tasks.")
+    message = mail.compose(Delivery.objects.get())
+    key = "<em>We make it linear in the length of a text.</em>"
+    _, html = html_of(message).split("<h1")
+    assert html.index(key) < html.index("Attention is costly.")
+    assert html.count("We make it linear") == 1
+    text = " ".join(str(message.body).split())
+    assert "Key sentence: We make it linear in the length of a text. Attention is costly." in text
+
+
+def test_an_excerpt_that_begins_with_the_key_sentence_goes_on_after_it() -> None:
+    pick = quoting(ABSTRACT, 0)
+    assert pick.key_sentence == "Attention is costly."
+    assert pick.excerpt.startswith("We make it linear")
+
+
+@pytest.mark.parametrize("key", [-1, 24, 99])
+def test_without_a_key_sentence_the_abstract_is_quoted_as_it_begins(key: int) -> None:
+    pick = quoting(ABSTRACT, key)
+    assert pick.key_sentence == ""
+    assert pick.excerpt == mail.cut(ABSTRACT, mail.EXCERPT)
+    message = mail.compose(Delivery.objects.get())
+    assert "<em>" not in html_of(message)
+    assert "Key sentence" not in str(message.body)
+
+
+def test_an_abstract_that_was_replaced_by_a_shorter_one_has_no_key_sentence() -> None:
+    paper = make_paper("Linear attention", abstract=ABSTRACT)
+    delivery = make_delivery(make_subscriber(), paper, sentences=[2])
+    paper.abstract = "Withdrawn. By the authors."
+    paper.save()
+    [pick] = mail.picks_of(delivery)
+    assert (pick.key_sentence, pick.excerpt) == ("", "Withdrawn. By the authors.")
+
+
+def test_a_lone_sentence_is_not_emphasised() -> None:
+    pick = quoting("One sentence, and that is all.", 0)
+    assert (pick.key_sentence, pick.excerpt) == ("", "One sentence, and that is all.")
+
+
+@given(st.text(max_size=2_000), st.integers(-1, 30))
+def test_whatever_an_abstract_is_made_of_its_quotation_is_short(abstract: str, key: int) -> None:
+    sentence, excerpt = mail.quoted(abstract, key)
+    assert len(sentence) <= mail.LONGEST_KEY
+    assert len(excerpt) <= mail.EXCERPT
+
+
+@pytest.mark.parametrize("sentence", ["A sentence about λ-calculus & more. ", "论文研究图神经网络"])
+def test_twenty_papers_with_key_sentences_stay_below_it_too(sentence: str) -> None:
+    papers = [
+        make_paper(f"论{'文' * 200} {n}", abstract=f"Short. {sentence * 60}. Last one.")
+        for n in range(20)
+    ]
+    delivery = make_delivery(make_subscriber(), *papers, sentences=[1] * 20)
+    assert all(pick.key_sentence for pick in mail.picks_of(delivery))
+    assert len(html_of(mail.compose(delivery)).encode()) <= 70_000
 
 
 def test_twenty_papers_stay_below_what_gmail_clips(settings: Settings) -> None:
@@ -155,6 +249,56 @@ def test_the_upvotes_named_as_a_reason_are_true() -> None:
     assert "New today" in text
 
 
+def test_the_reason_names_the_paper_that_it_is_close_to(
+    django_assert_max_num_queries: object,
+) -> None:
+    liked = [make_paper(title) for title in ("Given", "Saved", "A “liked” one", "Gone")]
+    papers = [make_paper(f"New {n}") for n in range(7)]
+    Reason = Delivery.Reason
+    delivery = make_delivery(
+        make_subscriber(),
+        *papers,
+        reasons=[
+            Reason.EXAMPLE, Reason.SAVED, Reason.LIKED, Reason.SAVED,
+            Reason.AUTHOR, Reason.MUST_READ, Reason.EXPLORATION,
+        ],
+        reason_details=[*(str(paper.pk) for paper in liked), "Ada Alvarez", "sparse & wide", ""],
+    )  # fmt: skip
+    liked[3].delete()
+    with django_assert_max_num_queries(4):  # type: ignore[operator]
+        reasons = [pick.reason for pick in mail.picks_of(delivery)]
+    assert reasons == [
+        "Close to “Given”, which you gave as an example",
+        "Close to “Saved”, which you saved",
+        "Close to “A “liked” one”, of which you wanted more",
+        "Close to a paper which you saved",
+        "By Ada Alvarez, whom you follow",
+        "You never want to miss: sparse & wide",
+        "Exploration: outside what you usually read",
+    ]
+    assert "sparse &amp; wide" in html_of(mail.compose(delivery))
+
+
+@pytest.mark.parametrize("reason", Delivery.Reason)
+def test_every_reason_has_its_words(reason: Delivery.Reason) -> None:
+    assert mail.reason_text(reason, "1")
+
+
+def test_a_heading_names_the_interest_where_a_reader_has_several() -> None:
+    alice = make_subscriber()
+    first = make_interest(alice, "graph <b>learning</b>")
+    papers = [make_paper("One"), make_paper("Two"), make_paper("Three")]
+    delivery = make_delivery(alice, *papers, interest=first)
+    assert {pick.section for pick in mail.picks_of(delivery)} == {"For you"}
+    second = make_interest(alice, "robots")
+    delivery.interest_ids = [first.pk, second.pk, first.pk + second.pk]  # the last one is gone
+    sections = [pick.section for pick in mail.picks_of(delivery)]
+    assert sections == ["For you: graph <b>learning</b>", "For you: robots", "For you"]
+    delivery.save()
+    html = html_of(mail.compose(delivery))
+    assert "For you: graph &lt;b&gt;learning&lt;/b&gt;" in html
+
+
 def test_with_every_pick_hidden_there_is_nothing_to_compose() -> None:
     mail_of("Linear attention")
     EditionPaper.objects.update(curation=EditionPaper.Curation.HIDDEN)
@@ -173,3 +317,176 @@ def test_a_site_name_beyond_ascii_leaves_the_list_id_readable(settings: Settings
     list_id = mail_of("Linear attention").message()["List-Id"]
     assert list_id.endswith(" <daily.testserver>")
     assert "ü" not in list_id
+
+
+# A mail is put together from prepared pieces: it must be what its templates say, rendered whole.
+
+
+class Elements(HTMLParser):
+    """What a browser sees: elements, attributes and words."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.seen: list[object] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, sorted(attrs, key=str)))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.seen.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.seen += data.split()
+
+
+def rendered_whole(delivery: Delivery) -> tuple[str, str]:
+    """The text and the HTML of a mail, from its templates, by nothing but Django and css_inline."""
+    found = mail.picks_of(delivery)
+    sections: dict[str, list[mail.Pick]] = {}
+    for pick in found:
+        sections.setdefault(pick.section, []).append(pick)
+    rows: dict[str, list[str]] = {"txt": [], "html": []}
+    for section, of_section in sections.items():
+        for kind, rendered in rows.items():
+            rendered.append(
+                render_to_string(f"newsletter/mail/section.{kind}", {"section": section})
+            )
+            for pick in of_section:
+                judge = links.pick_url(delivery.uuid, pick.paper.pk)
+                values = {"pick": pick, "reason": pick.reason, "judge": judge, "kinds": ASKED}
+                rendered.append(render_to_string(f"newsletter/mail/pick.{kind}", values))
+    subscriber = delivery.subscriber
+    context: dict[str, Any] = {
+        **mail._shared(),
+        "edition": delivery.edition,
+        "edition_url": f"http://testserver{delivery.edition.get_absolute_url()}",
+        "count": len(found),
+        "subject": mail.subject_of(found),
+        "preheader": found[1].paper.title
+        if len(found) > 1
+        else found[0].key_sentence or found[0].excerpt,
+        "address": subscriber.address,
+        "when": subscriber.when,
+        "preferences_url": links.url(subscriber.uuid, links.Purpose.PREFERENCES),
+        "unsubscribe_url": links.url(subscriber.uuid, links.Purpose.UNSUBSCRIBE),
+    }
+    text = render_to_string(
+        "newsletter/mail/delivery.txt", context | {"papers": "\n\n".join(rows["txt"])}
+    )
+    html = render_to_string(
+        "newsletter/mail/delivery.html", context | {"papers": mark_safe("".join(rows["html"]))}
+    )
+    return wrapped(text), mail._inliner.inline(html)
+
+
+AWKWARD = (
+    "Plain",
+    "a < b & c > 'd' \"e\" = f",
+    "<!--paperround--> </td></tr></table>",
+    "On the remarkable effectiveness of very long titles in the literature of today, again",
+    "论" * 90,
+    "Schrödinger’s naïve café, λ-calculus… 🦊",
+    "{{ subject }} {% now 'Y' %}",
+    "https://example.org/" + "long/" * 30,
+    ". dots . and = signs =3D =",
+)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_mail_is_what_its_templates_say_rendered_whole(seed: int) -> None:
+    random = Random(seed)
+    papers = [
+        make_paper(
+            f"{random.choice(AWKWARD)} {n}",
+            abstract=". ".join(f"{random.choice(AWKWARD)} It is so" for _ in range(9)),
+            authors=random.sample(AWKWARD, 3),
+            arxiv_id=f"2511.{n:05}" if n % 2 else None,
+            code_url="https://code.example/x?a=1&b=2" if n % 3 else "",
+        )
+        for n in range(7)
+    ]
+    alice = make_subscriber(f"alice{seed}@example.org", time_zone="America/Argentina/Buenos_Aires")
+    interest = make_interest(alice, random.choice(AWKWARD)[:90])
+    make_interest(alice, "robots", categories=["cs.RO"] if seed % 2 else [])
+    for count in range(1, 8):
+        chosen = random.sample(papers, count)
+        delivery = make_delivery(
+            alice,
+            *chosen,
+            edition=make_frozen_edition(*chosen, day=date(2026, 11, count)),
+            sections=random.choices(list(Delivery.Section), k=count),
+            reasons=random.choices(list(Delivery.Reason), k=count),
+            reason_details=random.choices(AWKWARD, k=count),
+            interest_ids=random.choices([0, interest.pk], k=count),
+            sentences=random.choices([-1, 0, 1, 2, 99], k=count),
+        )
+        delivery.edition.candidates.update(note=random.choice(["", "Read <this> & that.\nDo."]))
+        with time_machine.travel(timezone.now(), tick=False):  # tokens name the second
+            message = mail.compose(delivery)
+            text, html = rendered_whole(delivery)
+        assert str(message.body) == text
+        assert Elements(html_of(message)).seen == Elements(html).seen
+
+
+def test_what_was_prepared_follows_a_paper_that_is_corrected() -> None:
+    paper = make_paper("Wrong title")
+    delivery = make_delivery(make_subscriber(), paper)
+    assert "Wrong title" in str(mail.compose(delivery).body)
+    paper.title = "Right title"
+    paper.save()
+    message = mail.compose(delivery)
+    assert message.subject == "Right title"
+    assert "Wrong title" not in str(message.body) + html_of(message)
+
+
+def test_two_readers_of_an_edition_share_nothing_of_their_own() -> None:
+    papers = [make_paper(title) for title in ("One", "Two")]
+    edition = make_frozen_edition(*papers)
+    of_alice, of_bob = (
+        make_delivery(make_subscriber(f"{name}@example.org"), *papers, edition=edition)
+        for name in ("alice", "bob")
+    )
+    composer = mail.Composer([of_alice, of_bob])
+    to_alice, to_bob = composer.compose(of_alice), composer.compose(of_bob)
+    links_of = [
+        set(re.findall(r"/(?:feedback|unsubscribe|preferences)/([^/?\"]+)", html_of(message)))
+        for message in (to_alice, to_bob)
+    ]
+    assert [len(found) for found in links_of] == [4, 4]
+    assert not links_of[0] & links_of[1]
+    assert "bob@" not in html_of(to_alice) + str(to_alice.body)
+
+
+def test_a_batch_is_composed_with_as_many_queries_as_one_mail(
+    django_assert_max_num_queries: object,
+) -> None:
+    papers = [make_paper(title) for title in ("One", "Two")]
+    edition = make_frozen_edition(*papers)
+    batch = [
+        make_delivery(make_subscriber(f"reader{n}@example.org"), *papers, edition=edition)
+        for n in range(20)
+    ]
+    with django_assert_max_num_queries(4):  # type: ignore[operator]
+        composer = mail.Composer(batch)
+        assert len({composer.compose(delivery).to[0] for delivery in batch}) == 20
+
+
+def test_tokens_have_the_lengths_that_lines_are_wrapped_for() -> None:
+    someone = uuid4()
+    assert len(mail.JUDGE) == len(links.pick_token(someone, 2**40))
+    for word, purpose in (
+        (mail.UNSUBSCRIBE, links.Purpose.UNSUBSCRIBE),
+        (mail.PREFERENCES, links.Purpose.PREFERENCES),
+    ):
+        assert len(word) == len(links.token(someone, purpose))
+
+
+@pytest.mark.parametrize(
+    ("categories", "heading"), [([], "Trending"), (["cs.LG"], "Trending in your fields")]
+)
+def test_who_named_no_field_is_told_of_none(categories: list[str], heading: str) -> None:
+    alice = make_subscriber()
+    make_interest(alice, "graphs", words="graphs", categories=categories)
+    [pick] = mail.picks_of(make_delivery(alice, make_paper()))
+    assert pick.section == heading
