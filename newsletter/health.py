@@ -1,0 +1,326 @@
+"""Whether the daily run does its work, and what somebody has to be told of.
+
+Each check returns what it found; none changes anything. Workers and beat are judged by what they do
+and not by whether they run: a worker may be connected and yet have stopped consuming (Celery's
+issue 10205). A real task's answer and beat's last tick are kept as keys in Redis; losing them costs
+a minute's knowledge.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+
+from django.conf import settings
+from django.db.models import Q
+from django.utils.timesince import timesince
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from newsletter import sending
+from newsletter.alerts import alert
+from newsletter.findings import Finding, Level, error, ok, several, warning
+from newsletter.models import Delivery, Subscriber
+from papers.models import Edition, Harvest, Paper, Source
+
+ANSWER_KEPT = 60
+FREEZE_LATE = timedelta(hours=2)
+FREEZE_EXPECTED = timedelta(minutes=10)
+HARVEST_LATE = timedelta(hours=26)
+HARVEST_HANGS = timedelta(hours=6)
+MINUTES = 30
+STUCK = timedelta(minutes=MINUTES)  # of what should be done within one or two
+LOOKED_BACK = 14  # editions in whose deliveries trouble is looked for
+REDIS_SECONDS = 2
+
+SUBJECTS = {
+    "edition": "The day's edition is missing",
+    "harvest": "A harvest failed",
+    "deliveries": "Deliveries need you",
+}
+
+S = Delivery.State
+
+
+def redis(seconds: float = REDIS_SECONDS) -> Redis:
+    """A client of the broker's Redis that waits so long for an answer, and asks once."""
+    return Redis.from_url(
+        settings.CELERY_BROKER_URL,
+        socket_timeout=seconds,
+        socket_connect_timeout=seconds,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def key(name: str) -> str:
+    return f"{settings.REDIS_KEY_PREFIX}health:{name}"
+
+
+# --- What workers leave behind --------------------------------------------------------------------
+
+
+def answer(token: str) -> None:
+    """A worker's side of the round trip: it has the broker, this code and the database."""
+    Edition.objects.exists()
+    with redis() as server, server.pipeline() as pipe:
+        pipe.rpush(key(f"answer:{token}"), "here")
+        pipe.expire(key(f"answer:{token}"), ANSWER_KEPT)
+        pipe.execute()
+
+
+def tick(now: datetime) -> None:
+    """Note that beat asked and a worker heard it."""
+    with redis() as server:
+        server.set(key("tick"), now.isoformat())
+
+
+def last_tick() -> datetime | None:
+    with redis() as server:
+        noted = server.get(key("tick"))
+    return datetime.fromisoformat(noted.decode()) if isinstance(noted, bytes) else None
+
+
+# --- The daily run --------------------------------------------------------------------------------
+
+
+def ago(moment: datetime, now: datetime) -> str:
+    if now - moment < timedelta(minutes=1):
+        return "just now"
+    return f"{timesince(moment, now, depth=1)} ago".replace("\xa0", " ")
+
+
+def source_of(harvest: Harvest) -> str:
+    """The public name of where it came from: files have paths, which are nobody's business."""
+    names = dict(Source.choices)
+    return str(names.get(harvest.source, "Files"))
+
+
+def newest_harvests() -> list[Harvest]:
+    """The last one of each source, by its name; whatever was read from files is one source."""
+    named = Harvest.objects.filter(source__in=Source.values)
+    rows = list(named.order_by("source", "-started_at").distinct("source"))
+    files = Harvest.objects.exclude(source__in=Source.values).order_by("-started_at").first()
+    return [*rows, files] if files else rows
+
+
+def own_harvests(now: datetime) -> list[Harvest]:
+    """Of the newest ones, those that the service made by itself, lately: whoever reads files sees
+    how it goes, and a source that is given up is no news for ever."""
+    since = now - HARVEST_LATE
+    return [
+        one for one in newest_harvests() if one.source in Source.values and one.started_at > since
+    ]
+
+
+def trouble_of(harvest: Harvest, now: datetime) -> str:
+    """What went wrong with a harvest, by the class of its error and no more; "" for nothing."""
+    if harvest.state == Harvest.State.FAILED:
+        last = harvest.errors[-1] if harvest.errors else ""
+        named = re.match(r"([A-Z]\w*(?:Error|Exception|Timeout|Refused|Unavailable))\b", last)
+        return f"failed ({named[1]})" if named else "failed"
+    if harvest.state == Harvest.State.RUNNING and now - harvest.started_at > HARVEST_HANGS:
+        return "did not end"
+    return ""
+
+
+def harvests(now: datetime) -> Iterator[Finding]:
+    """The last harvest of each source, and how long ago anything came in."""
+    newest = newest_harvests()
+    yield from _failed_harvests(newest, now)
+    done = [
+        one.finished_at for one in newest if one.state == Harvest.State.DONE and one.finished_at
+    ]
+    mend = "Run `manage.py import_papers`, or see the harvests in the admin for why none came."
+    if not done:
+        found = "No harvest has been finished yet."
+        yield warning("harvest", found, "There are no papers to send.", mend)
+    elif now - max(done) > HARVEST_LATE:
+        found = f"The last papers came in {ago(max(done), now)}."
+        yield warning("harvest", found, "The next editions will be empty.", mend)
+    else:
+        yield ok("harvest", f"The last one ended {ago(max(done), now)}.")
+
+
+def _failed_harvests(newest: Iterable[Harvest], now: datetime) -> Iterator[Finding]:
+    for one in newest:
+        if trouble := trouble_of(one, now):
+            yield error(
+                "harvest",
+                f"The last harvest of {source_of(one)}, {ago(one.started_at, now)}, {trouble}.",
+                "Its papers are missing from the next edition.",
+                "See it under Harvests in the admin and in the workers' log.",
+            )
+
+
+def last_freeze(now: datetime) -> datetime:
+    """The newest hour of freezing that has passed."""
+    freeze = datetime.combine(now.astimezone(UTC).date(), settings.EDITION_FREEZE_AT, tzinfo=UTC)
+    return freeze if freeze <= now else freeze - timedelta(days=1)
+
+
+def edition(now: datetime) -> Iterator[Finding]:
+    """Whether the edition of the last freeze is settled."""
+    if late := missing_edition(now, FREEZE_EXPECTED):
+        yield late
+        return
+    newest = Edition.objects.settled().first()
+    if newest is None or newest.frozen_at is None:
+        yield ok("edition", "None is due yet.")
+        return
+    settled = f"{newest.day}: {newest.state}, settled {ago(newest.frozen_at, now)}."
+    yield ok("edition", f"{settled} {newest.reason}".strip())
+
+
+def missing_edition(now: datetime, patience: timedelta) -> Finding | None:
+    """The edition that should be settled since `patience`, and is not."""
+    frozen_at = last_freeze(now)
+    if now < frozen_at + patience:
+        frozen_at -= timedelta(days=1)
+    day = frozen_at.date()
+    if Edition.objects.settled().filter(day__gte=day).exists():
+        return None
+    # A new installation has missed nothing before its first day.
+    if not Paper.objects.filter(created_at__lt=frozen_at).exists():
+        return None
+    silent = "Readers get no mail until it is settled."
+    level = error if now >= frozen_at + FREEZE_LATE else warning
+    row = Edition.objects.filter(day=day).first()
+    if row is not None and row.held:
+        found = f"The edition of {day} is held by the curators."
+        return level("edition", found, silent, "Freeze it in Admin → Editions.")
+    return level(
+        "edition",
+        f"The edition of {day} is not frozen.",
+        silent,
+        "See that worker and beat run; or freeze it by hand in Admin → Editions.",
+    )
+
+
+def deliveries(now: datetime) -> Iterator[Finding]:
+    """What is late, lost or unknown among the deliveries."""
+    trouble = list(stuck(now)) + list(_unknown())
+    yield from trouble
+    failed = Delivery.objects.filter(
+        edition__day__gte=now.date() - timedelta(days=1), state=S.FAILED
+    ).count()
+    if failed:
+        yield warning(
+            "deliveries",
+            f"{several(failed, 'delivery', 'deliveries')} of the last two days' editions failed.",
+            "Their readers got nothing; a mail server refused for good, or the mail could not be "
+            "composed.",
+            "See them in Admin → Deliveries, state “failed”: each says why.",
+        )
+    newest = (
+        Delivery.objects.filter(edition__in=_last_editions(), sent_at__isnull=False)
+        .order_by("-pk")
+        .values_list("sent_at", flat=True)
+        .first()
+    )
+    if newest is not None:
+        yield ok("deliveries", f"The newest mail was sent {ago(newest, now)}.")
+    elif not trouble:
+        yield ok("deliveries", "None has been sent yet, and none is late.")
+
+
+def _last_editions() -> list[int]:
+    return list(Edition.objects.order_by("-day").values_list("pk", flat=True)[:LOOKED_BACK])
+
+
+def stuck(now: datetime) -> Iterator[Finding]:
+    before = now - STUCK
+    current = Edition.objects.current(now)
+    # Before there is an edition, everybody waits for it.
+    served = current is not None and current.frozen_at is not None and current.frozen_at <= before
+    if served and (late := Subscriber.objects.due(before).count()):
+        yield error(
+            "deliveries",
+            f"The hour of {several(late, 'reader', 'readers')} came more than {MINUTES} minutes "
+            "ago, and no delivery is planned.",
+            "They are without today's mail.",
+            "See that worker and beat run and read the workers' log.",
+        )
+    planned = Delivery.objects.filter(state=S.PLANNED)
+    ready = planned.filter(Q(not_before=None, planned_at__lte=before) | Q(not_before__lte=before))
+    if late := ready.count():
+        yield _late(late, now)
+    in_hand = Delivery.objects.filter(state__in=[S.CLAIMED, S.HANDED_OVER], lease_until__lte=before)
+    if late := in_hand.count():
+        yield error(
+            "deliveries",
+            f"{several(late, 'delivery is', 'deliveries are')} held by a worker whose lease ran "
+            "out.",
+            "Nobody takes them back, so no worker sends at all.",
+            "See that worker and beat run and read the workers' log.",
+        )
+
+
+def _late(number: int, now: datetime) -> Finding:
+    """What is planned and late: held back, slow by its rates, or stuck."""
+    waits = several(number, "delivery has", "deliveries have")
+    found = f"{waits} waited over {MINUTES} minutes to leave."
+    if why := sending.why_waiting(sending.ALL, now):
+        return warning("deliveries", f"{found} {why}", "Mails are late.", "See Admin → Sending.")
+    if Delivery.objects.filter(handed_over_at__gte=now - STUCK).exists():
+        return warning(
+            "deliveries",
+            f"{found} Others are leaving.",
+            "Mails are late: a rate, a domain's pause or a slow mail server holds them back.",
+            "See Admin → Sending; raise the rates, or run another worker.",
+        )
+    return error(
+        "deliveries",
+        f"{found} None is leaving.",
+        "Mails are late; the mail server is away, or no worker sends.",
+        "See that worker and beat run and read the workers' log.",
+    )
+
+
+def _unknown() -> Iterator[Finding]:
+    count = Delivery.objects.filter(edition__in=_last_editions(), state=S.UNKNOWN).count()
+    if count:
+        yield error(
+            "deliveries",
+            f"{several(count, 'delivery is', 'deliveries are')} of unknown outcome.",
+            "Their mail may have arrived or not: it is neither repeated nor counted as sent.",
+            "Settle them in Admin → Deliveries, state “unknown”.",
+        )
+
+
+def answers(now: datetime) -> Iterator[Finding]:
+    """Sign-ups that wait for their answer by mail."""
+    late = Subscriber.objects.awaiting_answer(now - STUCK).count()
+    if late:
+        yield error(
+            "sign-up",
+            f"{several(late, 'sign-up has', 'sign-ups have')} waited over {MINUTES} minutes for an "
+            "answer.",
+            "People wait for a confirmation that does not come.",
+            "See that worker and beat run and that the mail server answers.",
+        )
+    else:
+        yield ok("sign-up", "No answer is late.")
+
+
+# --- The minute's watch ---------------------------------------------------------------------------
+
+
+def watch(now: datetime) -> list[Finding]:
+    """What somebody has to be told of, because it stops mail and does not mend itself."""
+    found = [*_failed_harvests(own_harvests(now), now), *stuck(now), *_unknown()]
+    if missing := missing_edition(now, FREEZE_LATE):
+        found.append(missing)
+    return found
+
+
+def alert_operators(now: datetime) -> None:
+    """Tell the operators by mail of each kind of trouble."""
+    troubles: dict[str, list[Finding]] = {}
+    for finding in watch(now):
+        if finding.level == Level.ERROR:
+            troubles.setdefault(finding.check, []).append(finding)
+    for check, findings in troubles.items():
+        # The same subject as long as it lasts, whatever the numbers.
+        alert(SUBJECTS[check], "\n\n".join(f"{f.found} {f.means}\n{f.do}" for f in findings))

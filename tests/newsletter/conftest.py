@@ -1,0 +1,36 @@
+"""What several tests of the newsletter use."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+from django.conf import settings as django_settings
+from django.db import connection
+
+from config.celery import app
+from tests.smtp import SmtpServer
+
+
+@pytest.fixture
+def worker(smtp: SmtpServer) -> Iterator[subprocess.Popen[bytes]]:
+    """A Celery worker process on the tests' database and mail server."""
+    url = urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}")
+    environment = os.environ | {
+        "DATABASE_URL": urlunsplit(url),
+        "EMAIL_URL": f"smtp://127.0.0.1:{smtp.port}",
+    }
+    command = [sys.executable, "-m", "celery", "-A", "config", "worker", "--concurrency=1"]
+    process = subprocess.Popen(
+        [*command, "--loglevel=WARNING", "--pool=prefork"],
+        cwd=django_settings.BASE_DIR,
+        env=environment,
+    )
+    app.control.purge()
+    yield process
+    process.terminate()
+    process.wait(timeout=20)
