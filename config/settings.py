@@ -58,10 +58,28 @@ DEFAULT_TIME_ZONE = env.str("DEFAULT_TIME_ZONE", default="UTC")
 DEFAULT_SEND_HOUR = env.int("DEFAULT_SEND_HOUR", default=7)
 CONFIRMATION_DAYS = env.int("CONFIRMATION_DAYS", default=3)
 PREFERENCES_LINK_DAYS = env.int("PREFERENCES_LINK_DAYS", default=90)
-PLAN_BATCH_SIZE = env.int("PLAN_BATCH_SIZE", default=500)
+PLAN_BATCH_SIZE = env.int("PLAN_BATCH_SIZE", default=1000)
+RANKING_REFIT_HOURS = env.int("RANKING_REFIT_HOURS", default=24)
 SEND_BATCH_SIZE = env.int("SEND_BATCH_SIZE", default=100)
+SEND_CONNECTIONS = env.int("SEND_CONNECTIONS", default=1)
 SEND_LEASE_SECONDS = env.int("SEND_LEASE_SECONDS", default=600)
 SEND_MAX_ATTEMPTS = env.int("SEND_MAX_ATTEMPTS", default=8)
+UNKNOWN_OUTCOME = env.str("UNKNOWN_OUTCOME", default="hold")
+if UNKNOWN_OUTCOME not in ("hold", "resend", "give_up"):
+    raise ImproperlyConfigured("UNKNOWN_OUTCOME must be hold, resend or give_up.")
+UNKNOWN_SETTLE_HOURS = env.int("UNKNOWN_SETTLE_HOURS", default=4)
+SEND_RATE_PER_HOUR = env.int("SEND_RATE_PER_HOUR", default=0)
+# Texts that newsletter.sending reads; a system check says what is wrong with them.
+SEND_DOMAIN_RATES = env.str("SEND_DOMAIN_RATES", default="")
+SEND_WARMUP_START = env.str("SEND_WARMUP_START", default="")
+SEND_WARMUP_PLAN = env.str(
+    "SEND_WARMUP_PLAN", default="50,100,500,1000,5000,10000,20000,40000,70000,100000"
+)
+RETAIN_DELIVERIES_DAYS = env.int("RETAIN_DELIVERIES_DAYS", default=180)
+RETAIN_EVENTS_DAYS = env.int("RETAIN_EVENTS_DAYS", default=180)
+SOFT_BOUNCE_LIMIT = env.int("SOFT_BOUNCE_LIMIT", default=5)
+SOFT_BOUNCE_DAYS = env.int("SOFT_BOUNCE_DAYS", default=10)
+POLICY_BOUNCE_PERCENT = env.int("POLICY_BOUNCE_PERCENT", default=10)
 
 # --- The dense view ------------------------------------------------------------------------------
 ENCODER_DIR = Path(env.str("ENCODER_DIR", default=str(VAR_DIR / "encoder")))
@@ -71,6 +89,11 @@ ENCODE_BATCH_SIZE = env.int("ENCODE_BATCH_SIZE", default=32)
 # --- Mail -----------------------------------------------------------------------------------------
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Paperround <daily@localhost>")
 SERVER_EMAIL = env.str("SERVER_EMAIL", default=DEFAULT_FROM_EMAIL)
+OPERATOR_ADDRESSES = env.list(
+    "OPERATOR_ADDRESSES", default=[CONTACT_ADDRESS] if CONTACT_ADDRESS else []
+)
+# Where bounces come back to: each mail's return path is this with the delivery's signed token.
+BOUNCE_ADDRESS = env.str("BOUNCE_ADDRESS", default="")
 LIST_ID = env.str("LIST_ID", default=f"daily.{SITE_HOST}")
 DEV_INBOX = Path(env.str("DEV_INBOX", default=str(VAR_DIR / "inbox")))
 mail_server = env.email("EMAIL_URL", default="smtp://localhost:25")
@@ -90,6 +113,11 @@ ANYMAIL = {
     if name.startswith("ANYMAIL_")
 }
 
+# --- What `manage.py doctor` asks DNS -------------------------------------------------------------
+DOCTOR_DKIM_SELECTORS = env.list("DOCTOR_DKIM_SELECTORS", default=[])
+DOCTOR_SENDING_IPS = env.list("DOCTOR_SENDING_IPS", default=[])
+DOCTOR_DNS_SERVER = env.str("DOCTOR_DNS_SERVER", default="")
+
 # --- Django ---------------------------------------------------------------------------------------
 INSTALLED_APPS = [
     "newsletter",
@@ -104,6 +132,7 @@ INSTALLED_APPS = [
     "django.contrib.postgres",
 ]
 MIDDLEWARE = [
+    "newsletter.probes.answer_probes",  # first: whatever host and scheme a load balancer uses
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

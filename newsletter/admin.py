@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied, ValidationError
 from django.db.models import QuerySet
 from django.forms import ModelForm
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import URLPattern, path
+from django.utils import timezone
+from django.utils.html import format_html
 
-from newsletter import addresses, subscriptions
+from newsletter import addresses, explaining, sending, subscriptions
 from newsletter.delivery import settle_unknown
-from newsletter.mail import picks_of
-from newsletter.models import ConsentRecord, Delivery, Interest, Subscriber, Suppression
+from newsletter.models import (
+    Alert,
+    ConsentRecord,
+    Delivery,
+    DeliveryEvent,
+    Feedback,
+    Interest,
+    RankingModel,
+    SendingPause,
+    Subscriber,
+    Suppression,
+)
 from papers.admin import NoHandWriting
 
 
 class InterestInline(admin.TabularInline[Interest, Subscriber]):
     model = Interest
+    fields = ("name", "words", "categories", "authors", "example_ids")
     extra = 0
 
 
@@ -25,12 +43,15 @@ class InterestInline(admin.TabularInline[Interest, Subscriber]):
 class SubscriberAdmin(admin.ModelAdmin[Subscriber]):
     """Settings may be mended by hand; consent may not: it comes by the double opt-in alone."""
 
-    list_display = ("address", "state", "time_zone", "send_hour", "next_send_at", "created_at")
+    list_display = ("address", "state", "when", "next_send_at", "created_at")
     list_filter = ("state",)
     search_fields = ("address__iexact", "name")
     search_help_text = "The whole address, or part of a name"
     fields = (
-        "address", "name", "state", "time_zone", "send_hour", "papers_per_mail",
+        "address", "name", "state", "time_zone", "send_hour", "send_minute", "send_days",
+        "papers_per_mail",
+        "popularity", "must_phrases", "must_authors",
+        "muted_terms", "muted_categories", "muted_authors",
         "next_send_at", "created_at", "confirmed_at", "unsubscribed_at",
     )  # fmt: skip
     readonly_fields = (
@@ -81,6 +102,7 @@ class DeliveryAdmin(NoHandWriting, admin.ModelAdmin[Delivery]):
         "edition",
         "subscriber__address",
         "state",
+        "skip_reason",
         "sent_at",
         "attempts",
         "error",
@@ -89,7 +111,7 @@ class DeliveryAdmin(NoHandWriting, admin.ModelAdmin[Delivery]):
     list_select_related = ("edition", "subscriber")
     search_fields = ("uuid__iexact", "subscriber__address__iexact")
     show_full_result_count = False
-    readonly_fields = ("ledger",)
+    readonly_fields = ("waits_for", "ledger")
     actions = ("it_arrived", "send_again", "give_up")
 
     def has_settle_permission(self, request: HttpRequest) -> bool:
@@ -119,13 +141,57 @@ class DeliveryAdmin(NoHandWriting, admin.ModelAdmin[Delivery]):
         word = f" {left} had no unknown outcome and stay as they are." if left else ""
         messages.info(request, f"{settled} settled as {target.label}.{word}")
 
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: Delivery | None = None,
+    ) -> HttpResponse:
+        asked = request.GET.get("paper", "")
+        if asked and obj is not None:
+            try:
+                answer = list(explaining.why_not(obj, explaining.find_paper(asked)).lines())
+            except explaining.NotFound as error:
+                answer = [str(error)]
+            context |= {"asked": asked, "answer": answer}
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
+    @admin.display(description="Waits for")
+    def waits_for(self, delivery: Delivery) -> str:
+        """What holds it back, for nobody writes that on a million rows."""
+        if delivery.state != Delivery.State.PLANNED:
+            return "–"
+        now = timezone.now()
+        if delivery.not_before is not None and delivery.not_before > now:
+            return f"Its next try, at {delivery.not_before:%Y-%m-%d %H:%M} UTC."
+        domain = sending.domain_of(delivery.subscriber.address)
+        try:
+            return sending.why_waiting(domain, now) or "A worker."
+        except ImproperlyConfigured as error:
+            return str(error)
+
     @admin.display(description="Picks")
     def ledger(self, delivery: Delivery) -> str:
-        lines = []
-        for place, pick in enumerate(picks_of(delivery), start=1):
-            terms = ", ".join(f"{name} {value:.2f}" for name, value in pick.terms.items())
-            lines.append(f"{place}. {pick.paper.title} [{pick.section}] {pick.reason} ({terms})")
-        return "\n".join(lines)
+        text = "\n".join(explaining.explain(delivery).lines())
+        return format_html('<pre style="margin: 0; white-space: pre-wrap">{}</pre>', text)
+
+
+@admin.register(Feedback)
+class FeedbackAdmin(NoHandWriting, admin.ModelAdmin[Feedback]):
+    list_display = ("paper", "kind", "subscriber", "interest", "at")
+    list_filter = ("kind",)
+    list_select_related = ("paper", "subscriber", "interest")
+    search_fields = ("subscriber__uuid__iexact", "subscriber__address__iexact")
+    search_help_text = "A subscriber's whole address or UUID"
+    show_full_result_count = False
+
+
+@admin.register(RankingModel)
+class RankingModelAdmin(NoHandWriting, admin.ModelAdmin[RankingModel]):
+    list_display = ("name", "fitted_at", "papers")
 
 
 @admin.register(Suppression)
@@ -155,3 +221,145 @@ class SuppressionAdmin(admin.ModelAdmin[Suppression]):
 class ConsentRecordAdmin(NoHandWriting, admin.ModelAdmin[ConsentRecord]):
     list_display = ("address_hash", "act", "way", "at")
     list_filter = ("act",)
+
+
+@admin.register(DeliveryEvent)
+class DeliveryEventAdmin(NoHandWriting, admin.ModelAdmin[DeliveryEvent]):
+    list_display = ("received_at", "source", "kind", "cause", "delivery", "outcome")
+    list_filter = ("kind", "cause", "source")
+    list_select_related = ("delivery",)
+    search_fields = ("delivery__uuid__iexact",)
+    search_help_text = "The UUID of a delivery"
+    show_full_result_count = False
+
+
+class DomainPauseForm(ModelForm[SendingPause]):
+    """One domain; all sending is paused by the switch above the list."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if "domain" in self.fields:
+            self.fields["domain"].required = True
+            self.fields["domain"].help_text = "Of the recipients, like example.org."
+
+    def clean_domain(self) -> str:
+        try:
+            domain = sending.known_domain(self.cleaned_data["domain"])
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
+        if SendingPause.objects.in_force().filter(domain=domain).exists():
+            raise ValidationError(f"Mail to {domain} is paused already.")
+        return domain
+
+    def clean_why(self) -> str:
+        why = " ".join(str(self.cleaned_data["why"]).split())
+        if not why:
+            raise ValidationError("Please say why: it is what others will read.")
+        return why
+
+    def clean_until(self) -> datetime | None:
+        until: datetime | None = self.cleaned_data["until"]
+        if until is not None and until <= timezone.now():
+            raise ValidationError("This time is past; leave it empty to pause until you resume.")
+        return until
+
+    def validate_constraints(self) -> None:
+        """Not here: one that ran out by itself still stands, and sending.pause_domain ends it."""
+
+
+@admin.register(SendingPause)
+class SendingPauseAdmin(admin.ModelAdmin[SendingPause]):
+    """The switch of all sending, its limits, and what was paused when, by whom and why."""
+
+    form = DomainPauseForm
+    list_display = ("__str__", "why", "since", "until", "ended_at", "by")
+    list_display_links = ("__str__",)
+    list_select_related = ("by",)
+    fields = ("domain", "why", "until")
+    actions = ("resume",)
+    change_list_template = "admin/newsletter/sendingpause/change_list.html"
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # what ended is kept
+
+    def has_resume_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("newsletter.resume_sendingpause")
+
+    def get_fields(self, request: HttpRequest, obj: SendingPause | None = None) -> Any:
+        return self.fields if obj is None else (*self.fields, "since", "ended_at", "by")
+
+    def get_urls(self) -> list[URLPattern]:
+        switch = self.admin_site.admin_view(self.switch)
+        return [
+            path("switch/", switch, name="newsletter_sendingpause_switch"),
+            *super().get_urls(),
+        ]
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        state: Any
+        try:
+            state = sending.overview(timezone.now())
+        except ImproperlyConfigured as error:
+            state = {"error": str(error)}
+        context = {**(extra_context or {}), "sending": state, "title": "Sending"}
+        context["may_resume"] = self.has_resume_permission(request)
+        return super().changelist_view(request, context)
+
+    def switch(self, request: HttpRequest) -> HttpResponse:
+        """Pause or resume all sending."""
+        pauses = request.POST.get("do") == "pause"
+        allowed = self.has_add_permission if pauses else self.has_resume_permission
+        if not allowed(request):
+            raise PermissionDenied
+        if request.method == "POST":
+            if pauses:
+                self._pause(request, request.POST.get("why", ""))
+            else:
+                self._say_resumed(request, sending.resume())
+        return redirect("admin:newsletter_sendingpause_changelist")
+
+    def _pause(self, request: HttpRequest, why: str) -> None:
+        try:
+            standing = sending.pause(why, by=_user(request))
+        except ValueError as error:
+            messages.error(request, str(error))
+            return
+        if standing is None:
+            messages.info(request, "All sending is paused already.")
+            return
+        self.log_addition(request, standing, f"Paused {standing}: {standing.why}")
+        messages.warning(request, "All sending is paused.")
+
+    def save_model(self, request: HttpRequest, obj: SendingPause, form: Any, change: bool) -> None:
+        sending.pause_domain(obj.domain, obj.why, until=obj.until, by=_user(request))
+        # The admin logs and shows the row: the one that stands, should another have been faster.
+        obj.pk = SendingPause.objects.get(domain=obj.domain, ended_at=None).pk
+
+    @admin.action(description="Resume sending", permissions=["resume"])
+    def resume(self, request: HttpRequest, rows: QuerySet[SendingPause]) -> None:
+        for row in rows.filter(ended_at=None):
+            domain = row.domain
+            ended = sending.resume_domain(domain) if domain else sending.resume()
+            self._say_resumed(request, ended)
+
+    def _say_resumed(self, request: HttpRequest, ended: SendingPause | None) -> None:
+        if ended is None:
+            messages.info(request, "It was not paused.")
+            return
+        self.log_change(request, ended, f"Resumed {ended}.")
+        messages.success(request, f"{ended.words} is resumed.")
+
+
+def _user(request: HttpRequest) -> AbstractBaseUser:
+    assert isinstance(request.user, AbstractBaseUser)  # noqa: S101  (admin_view lets no other in)
+    return request.user
+
+
+@admin.register(Alert)
+class AlertAdmin(NoHandWriting, admin.ModelAdmin[Alert]):
+    list_display = ("subject", "raised_at", "times", "waits", "mailed_at")

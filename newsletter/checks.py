@@ -7,6 +7,9 @@ from typing import Any
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage
+from django.core.exceptions import ValidationError
+
+from newsletter import addresses, sending
 
 
 @checks.register()
@@ -21,6 +24,81 @@ def address_hash_key(**options: Any) -> list[CheckMessage]:
             id="newsletter.E001",
         )
     ]
+
+
+@checks.register()
+def webhook_secret(**options: Any) -> list[CheckMessage]:
+    by_provider = settings.EMAIL_BACKEND.startswith("anymail.")
+    if not by_provider or settings.ANYMAIL.get("WEBHOOK_SECRET"):
+        return []
+    return [
+        checks.Error(
+            "ANYMAIL_WEBHOOK_SECRET is not set.",
+            hint="Anybody could tell of bounces and complaints, and so stop the mail of whom they "
+            "please. Set it to random:random, and give the provider the webhook's address as "
+            "https://random:random@your.host/webhooks/….",
+            id="newsletter.E002",
+        )
+    ]
+
+
+@checks.register()
+def limits(**options: Any) -> list[CheckMessage]:
+    """Settings that nothing could be sent by."""
+    found: list[CheckMessage] = []
+    for name, number, parse in (
+        ("SEND_DOMAIN_RATES", 2, lambda: sending.parse_domain_rates(settings.SEND_DOMAIN_RATES)),
+        (
+            "SEND_WARMUP_START or SEND_WARMUP_PLAN",
+            3,
+            lambda: sending.parse_warm_up(settings.SEND_WARMUP_START, settings.SEND_WARMUP_PLAN),
+        ),
+    ):
+        try:
+            parse()
+        except ValueError as error:
+            hint = f"{error} Until then nothing is sent; see README's settings."
+            found.append(
+                checks.Error(f"{name} cannot be read.", hint=hint, id=f"newsletter.E{number:03}")
+            )
+    if settings.SEND_RATE_PER_HOUR < 0:
+        found.append(
+            checks.Error(
+                "SEND_RATE_PER_HOUR is less than 0.",
+                hint="Set it to mails an hour, or to 0 for no limit.",
+                id="newsletter.E004",
+            )
+        )
+    return found
+
+
+@checks.register()
+def retention_days(**options: Any) -> list[CheckMessage]:
+    if not 0 < settings.RETAIN_DELIVERIES_DAYS < settings.PREFERENCES_LINK_DAYS:
+        return []
+    return [
+        checks.Warning(
+            "RETAIN_DELIVERIES_DAYS is less than PREFERENCES_LINK_DAYS.",
+            hint="The links for feedback in a mail stop working once its delivery is deleted.",
+            id="newsletter.W010",
+        )
+    ]
+
+
+@checks.register()
+def bounce_address(**options: Any) -> list[CheckMessage]:
+    try:
+        if settings.BOUNCE_ADDRESS:
+            addresses.accept(settings.BOUNCE_ADDRESS)
+    except ValidationError:
+        return [
+            checks.Error(
+                "BOUNCE_ADDRESS is not an address.",
+                hint="Write it without a name, as bounces@news.example.org.",
+                id="newsletter.E003",
+            )
+        ]
+    return []
 
 
 @checks.register(deploy=True)

@@ -297,8 +297,8 @@ class Delivery(models.Model):
     TERMS = ("words", "categories", "authors", "examples", "relevance", "trend", "score")
 
     uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
-    # Of these two, the unique constraint finds the first, and nobody looks for the second: each index
-    # is written with every move of every delivery.
+    # The unique constraint finds it, and nobody looks for the deliveries of a model: each index is
+    # written with every move of every delivery.
     edition = models.ForeignKey(Edition, models.PROTECT, related_name="deliveries", db_index=False)
     subscriber = models.ForeignKey(Subscriber, models.CASCADE, related_name="deliveries")
     editions_from = models.DateField(

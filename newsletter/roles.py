@@ -28,7 +28,12 @@ OPERATORS: Rights = {
     "newsletter": {
         "subscriber": ("view", "change"),
         "interest": ("view", "add", "change", "delete"),
+        "feedback": ("view",),
+        "rankingmodel": ("view",),
         "delivery": ("view", "settle"),
+        "deliveryevent": ("view",),
+        "sendingpause": ("view", "add", "resume"),
+        "alert": ("view",),
         "suppression": ("view", "delete"),
         "consentrecord": ("view",),
     },

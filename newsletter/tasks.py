@@ -8,7 +8,16 @@ from celery import Task, shared_task
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from newsletter import delivery, picks, subscriptions
+from newsletter import (
+    alerts,
+    delivery,
+    events,
+    health,
+    learning,
+    picks,
+    retention,
+    subscriptions,
+)
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +29,14 @@ def send_confirmations() -> None:
 
 
 @shared_task
+def fit_ranking() -> None:
+    learning.fit_due(timezone.now())
+
+
+@shared_task
 def plan_due() -> None:
+    if picks.more_are_due(timezone.now()):
+        soon(plan_due)  # a worker that has nothing to do takes a share: who is locked is skipped
     if picks.plan_due(timezone.now()):
         soon(send_planned)
 
@@ -28,6 +44,34 @@ def plan_due() -> None:
 @shared_task
 def send_planned() -> None:
     delivery.send_planned()
+
+
+@shared_task
+def process_events() -> None:
+    events.process_pending()
+
+
+@shared_task
+def watch() -> None:
+    now = timezone.now()
+    health.tick(now)
+    health.alert_operators(now)
+
+
+@shared_task
+def answer(token: str) -> None:
+    """What the doctor asks a worker, to see that it works."""
+    health.answer(token)
+
+
+@shared_task
+def send_alerts() -> None:
+    alerts.send_waiting(timezone.now())
+
+
+@shared_task
+def prune() -> None:
+    retention.prune(timezone.now())
 
 
 def soon(task: Task[[], None]) -> None:

@@ -12,15 +12,27 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
 from newsletter.models import (
+    Alert,
     ConsentRecord,
     Delivery,
+    DeliveryEvent,
+    Feedback,
     Interest,
+    RankingModel,
+    SendingPause,
     Subscriber,
     Suppression,
 )
 from newsletter.roles import GROUPS
 from papers.models import Edition, EditionPaper, Harvest, Paper
-from tests.factories import MORNING, TODAY, make_frozen_edition, make_paper, make_subscriber
+from tests.factories import (
+    MORNING,
+    TODAY,
+    make_delivery,
+    make_frozen_edition,
+    make_paper,
+    make_subscriber,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -43,7 +55,12 @@ ALLOWED: dict[str, dict[type[Model], set[str]]] = {
         EditionPaper: LOOK,
         Harvest: LOOK,
         Subscriber: LOOK,
+        Feedback: LOOK,
+        RankingModel: LOOK,
         Delivery: LOOK,
+        DeliveryEvent: LOOK,
+        SendingPause: LOOK | {"add"},
+        Alert: LOOK,
         Suppression: LOOK | {"delete"},
         ConsentRecord: LOOK,
     },
@@ -63,16 +80,14 @@ def rows() -> dict[type[Model], Model]:
     paper = make_paper(arxiv_id="2505.24864", categories=["cs.LG"])
     edition = make_frozen_edition(paper, day=TODAY)
     subscriber = make_subscriber(interests=("sparse graphs",))
-    delivery = Delivery.objects.create(
+    interest = subscriber.interests.get()
+    delivery = make_delivery(
+        subscriber,
+        paper,
+        interest=interest,
         edition=edition,
-        subscriber=subscriber,
         state=Delivery.State.SENT,
         sent_at=timezone.now(),
-        paper_ids=[paper.pk],
-        sections=[Delivery.Section.FOR_YOU],
-        reasons=[Delivery.Reason.WORDS],
-        reason_details=["graphs"],
-        terms=[0.5] * len(Delivery.TERMS),
     )
     return {
         Paper: paper,
@@ -80,7 +95,20 @@ def rows() -> dict[type[Model], Model]:
         EditionPaper: edition.candidates.get(),
         Harvest: Harvest.objects.create(source="file", state="done", errors=["a:1: bad"]),
         Subscriber: subscriber,
+        Feedback: Feedback.objects.create(
+            subscriber=subscriber, interest=interest, paper=paper, kind="more"
+        ),
+        RankingModel: RankingModel.objects.create(name="2026-11-20.1", arrays=b"PK"),
         Delivery: delivery,
+        DeliveryEvent: DeliveryEvent.objects.create(
+            delivery=delivery,
+            kind="bounced",
+            source="smtp",
+            occurred_at=timezone.now(),
+            content_digest="0" * 64,
+        ),
+        SendingPause: SendingPause.objects.create(domain="blocked.example", why="It blocks us."),
+        Alert: Alert.objects.create(subject="Down", text="Look.", raised_at=timezone.now()),
         Suppression: Suppression.objects.create(address_hash="0" * 64, reason="complaint"),
         ConsentRecord: ConsentRecord.objects.create(
             address_hash="0" * 64, act="confirmed", way="link"
@@ -268,15 +296,20 @@ def test_an_operator_finds_a_suppression_by_its_address() -> None:
 def test_an_operator_mends_a_readers_settings_but_not_their_consent() -> None:
     subscriber = make_subscriber(state=Subscriber.State.UNSUBSCRIBED)
     form = {
-        "name": "Alice", "time_zone": "Europe/Berlin", "send_hour": 8, "papers_per_mail": 5,
+        "name": "Alice", "time_zone": "Europe/Berlin", "send_hour": 8,
+        "send_minute": 30, "send_days": "weekdays", "papers_per_mail": 5,
         "state": "active", "address": "mallory@example.org",
         "interests-TOTAL_FORMS": 1, "interests-INITIAL_FORMS": 0,
         "interests-0-name": "Graphs", "interests-0-words": "sparse graphs",
-        "interests-0-categories": "cs.LG,stat.ML", "_save": "Save",
+        "interests-0-categories": "cs.LG,stat.ML", "interests-0-authors": "Ada Alvarez",
+        "popularity": 40, "muted_terms": "survey,benchmark", "_save": "Save",
     }  # fmt: skip
     url = f"/admin/newsletter/subscriber/{subscriber.pk}/change/"
     assert client_of("operators").post(url, form).status_code == 302
     subscriber.refresh_from_db()
     assert (subscriber.name, subscriber.time_zone) == ("Alice", "Europe/Berlin")
     assert (subscriber.state, subscriber.address) == ("unsubscribed", "alice@example.org")
-    assert subscriber.interests.get().categories == ["cs.LG", "stat.ML"]
+    assert (subscriber.popularity, subscriber.muted_terms) == (40, ["survey", "benchmark"])
+    interest = subscriber.interests.get()
+    assert interest.categories == ["cs.LG", "stat.ML"]
+    assert (interest.authors, interest.example_ids) == (["Ada Alvarez"], [])
