@@ -238,8 +238,6 @@ class Batch:
                     found.setdefault((row, paper), name)
         return found
 
-    # --- What each reader rules -------------------------------------------------------------------
-
     @cached_property
     def word_row(self) -> Indices:
         """(m + 1,) the row of an interest among those with words, -1 without; the last is for the
@@ -257,6 +255,8 @@ class Batch:
         says |= self.fields.any(axis=1)
         says |= np.array([bool(interest.authors) for interest in self.interests], dtype=bool)
         return np.flatnonzero(says)
+
+    # --- What each reader rules -------------------------------------------------------------------
 
     @cached_property
     def readers(self) -> selection.Readers:

@@ -2,7 +2,7 @@
 
 Per profile: a liked paper counts 1, a disliked one -1; one that is both counts nothing. With no
 known liked or disliked paper, every candidate scores 0; with disliked ones alone, what is close to
-them scores less than the rest. The numbers are standard deviations from chance within the archive,
+them scores less than the rest. The numbers are deviations from chance within the archive,
 and compare only within one profile.
 
 The vocabulary and the ranker are learned from all papers of the file. Where at least LEAST_READERS
