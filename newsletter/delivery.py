@@ -30,7 +30,6 @@ from django.core.mail import EmailMessage, get_connection
 from django.core.mail.backends.base import BaseEmailBackend
 from django.db import connection, transaction
 from django.db.models import Count, F, Q, QuerySet, Value
-from django.db.models.expressions import NegatedExpression
 from django.utils import timezone
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
@@ -130,19 +129,7 @@ class Tally:
 
 def move(delivery: Delivery, source: str, target: str, **values: object) -> bool:
     """Move one delivery; False if it was not in `source` any more."""
-    return move_if(Q(), delivery, source, target, **values)
-
-
-def move_if(
-    condition: Q | NegatedExpression[Any],
-    delivery: Delivery,
-    source: str,
-    target: str,
-    **values: object,
-) -> bool:
-    """The same if `condition` holds, in the one statement."""
-    one = Delivery.objects.filter(condition, pk=delivery.pk)
-    moved = move_all(one, source, target, **values)
+    moved = move_all(Delivery.objects.filter(pk=delivery.pk), source, target, **values)
     if moved:
         for name, value in {"state": target, **values}.items():
             setattr(delivery, name, value)
