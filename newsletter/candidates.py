@@ -27,6 +27,7 @@ from papers.models import Edition
 
 SENTENCE_RANK = 128  # directions in which sentences are compared
 MOST_JOINED = 3_000  # papers of several editions at once: memory grows with them
+MOST_HELD = 60_000  # papers of libraries held between batches, likewise
 OWN = 1.2  # how much more a sentence counts that speaks of the paper's own work
 
 
@@ -55,6 +56,7 @@ class Today:
 
     sentences: (n, s, SENTENCE_RANK) rows of length 1, or OWN, zeros where an abstract has fewer.
     fields: the categories of the pool, in the order of papers.fields.
+    base: the library that everybody's begins with; library: with what batches added to it.
     """
 
     pool: editions.Pool
@@ -63,9 +65,18 @@ class Today:
     papers: selection.Papers
     fields: dict[str, int]
     sentences: Floats
-    library: Library
+    base: Library
+    library: Library = field(init=False)
     unknown: set[int] = field(default_factory=set)
     matches: dict[tuple[str, str], Indices] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.library = self.base
+
+    def missing(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of these papers, those that the library lacks, as far as they exist."""
+        wanted = np.unique(ids[self.library.rows(ids) < 0]).tolist()
+        return np.array([pk for pk in wanted if pk not in self.unknown], dtype=np.int64)
 
     def latent(self, sparse: csr_matrix) -> Floats:
         """(m, l) unit rows in which texts are compared with the sentences."""
@@ -108,16 +119,17 @@ Versions = tuple[tuple[int, datetime], ...]  # ids of editions, the newest first
 
 @lru_cache(maxsize=2)
 def _today(versions: Versions, model: int) -> Today:
-    return _seen(versions)
+    return _seen(versions, model)
 
 
-@lru_cache(maxsize=1)  # the largest there are, each for few readers
+# The largest there are. Two: on a Monday a batch has readers of weekdays and weekly ones.
+@lru_cache(maxsize=2)
 def _joined(versions: Versions, model: int) -> Today:
-    return _seen(versions)
+    return _seen(versions, model)
 
 
-def _seen(versions: Versions) -> Today:
-    fitted = learning.current()
+def _seen(versions: Versions, model: int) -> Today:
+    fitted = learning.load(model)
     found = Edition.objects.in_bulk([pk for pk, _ in versions])
     pool = editions.pool(*(found[pk] for pk, _ in versions), most=MOST_JOINED)
     views = Views(fitted.view.transform(pool.texts), fitted.dense_of(pool.paper_ids))
@@ -205,9 +217,12 @@ def _library(fitted: learning.Fitted, candidates: Views, ids: NDArray[np.int64])
 
 
 def take_in(today: Today, ids: NDArray[np.int64]) -> None:
-    """Add papers that no library held when the edition was looked at first."""
-    wanted = np.unique(ids[today.library.rows(ids) < 0])
-    missing = np.array([pk for pk in wanted.tolist() if pk not in today.unknown], dtype=np.int64)
+    """Add papers that no library held when the edition was looked at first; where they become too
+    many, those of earlier batches go."""
+    missing = today.missing(ids)
+    if len(today.library.ids) + len(missing) > MOST_HELD:
+        today.library = today.base
+        missing = today.missing(ids)
     if not len(missing):
         return
     views, found = today.fitted.views_of(missing)

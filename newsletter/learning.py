@@ -67,7 +67,7 @@ class Fitted:
 def current() -> Fitted:
     """The newest version; where there is none yet, one is fitted now."""
     newest = RankingModel.objects.exclude(arrays=b"").values_list("pk", flat=True).first()
-    return _load(newest or fit().pk)
+    return load(newest or fit().pk)
 
 
 def fit_due(now: datetime) -> RankingModel | None:
@@ -160,7 +160,8 @@ def fit() -> RankingModel:
 
 
 @lru_cache(maxsize=2)
-def _load(pk: int) -> Fitted:
+def load(pk: int) -> Fitted:
+    """A version whose arrays are still kept."""
     model = RankingModel.objects.get(pk=pk)
     with np.load(io.BytesIO(model.arrays), allow_pickle=False) as arrays:
         view = SparseView().restore(

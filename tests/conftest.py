@@ -53,4 +53,4 @@ def _no_cached_editions() -> None:
     """Ids begin anew with each test's database; what was computed for one is no other's."""
     candidates._today.cache_clear()
     candidates._joined.cache_clear()
-    learning._load.cache_clear()
+    learning.load.cache_clear()

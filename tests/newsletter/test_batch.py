@@ -672,3 +672,20 @@ def test_an_edition_of_which_everything_is_hidden_is_planned_without_an_error() 
     editions.touch(edition)
     edition.refresh_from_db()
     assert planned(edition, reader_with(words="robot")).skip_reason == ALL_SHOWN
+
+
+def test_libraries_of_earlier_batches_go_when_there_are_too_many_papers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    archive, edition = an_archive(), an_edition()
+    reader = make_subscriber()
+    learning.fit()
+    today = candidates.today(edition)
+    assert len(today.library.ids) == 0
+    monkeypatch.setattr(candidates, "MOST_HELD", 8)
+    for subject in ("video", "robot", "star"):
+        make_interest(reader, name=subject, example_ids=[paper.pk for paper in archive[subject]])
+        delivery = planned(edition, reader)
+        Interest.objects.all().delete()
+        assert subjects_of(delivery)[0] == subject
+        assert len(today.library.ids) == 6

@@ -107,7 +107,7 @@ def test_a_file_with_a_pickle_in_it_is_refused() -> None:
     np.savez(file, terms=np.array([{"runs": "code"}], dtype=object))
     model = RankingModel.objects.create(name="evil", arrays=file.getvalue())
     with pytest.raises(ValueError, match="allow_pickle"):
-        learning._load(model.pk)
+        learning.load(model.pk)
 
 
 def test_it_holds_nothing_of_a_single_reader() -> None:
