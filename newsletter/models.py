@@ -227,6 +227,55 @@ class Feedback(models.Model):
         return f"{self.kind} {self.paper_id}"
 
 
+class Vote(models.Model):
+    """A reader's upvote of a paper; their number is a Signal of the source `paperround`."""
+
+    subscriber = models.ForeignKey(Subscriber, models.CASCADE, related_name="votes", db_index=False)
+    paper = models.ForeignKey(Paper, models.CASCADE, related_name="votes")
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["subscriber", "paper"], name="vote_once")]
+
+    def __str__(self) -> str:
+        return f"{self.subscriber} for {self.paper_id}"
+
+
+class Submission(models.Model):
+    """A paper that a reader proposes by its arXiv id; an editor accepts or declines it."""
+
+    class State(models.TextChoices):
+        PENDING = "pending"
+        ACCEPTED = "accepted"
+        DECLINED = "declined"
+
+    subscriber = models.ForeignKey(Subscriber, models.CASCADE, related_name="submissions")
+    arxiv_id = models.CharField("arXiv id", max_length=32)
+    state = models.CharField(max_length=8, choices=State, default=State.PENDING)
+    paper = models.ForeignKey(
+        Paper, models.SET_NULL, null=True, blank=True, related_name="submissions"
+    )
+    reason = models.CharField(
+        max_length=255, blank=True, help_text="Told to who submitted it, where it is declined."
+    )
+    created_at = models.DateTimeField(db_default=Now())
+    decided_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("-created_at",)
+        constraints = [
+            models.UniqueConstraint(fields=["subscriber", "arxiv_id"], name="submission_once"),
+            models.CheckConstraint(
+                condition=Q(state="pending", decided_at=None)
+                | Q(state__in=["accepted", "declined"], decided_at__isnull=False),
+                name="submission_state_complete",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.arxiv_id
+
+
 class RankingModel(models.Model):
     """One version of what was fitted for ranking: its parameters, and its arrays as npz bytes.
 

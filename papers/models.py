@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 from typing import ClassVar, Self
 
 from django.contrib.postgres.fields import ArrayField
-from django.contrib.postgres.indexes import HashIndex
+from django.contrib.postgres.indexes import GinIndex, HashIndex
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import F, Q
@@ -29,6 +29,7 @@ class Source(models.TextChoices):
     LISTING = "listing", "a listing"
     FILE = "file", "a file"
     CURATOR = "curator", "the curators"
+    PAPERROUND = "paperround", "the readers here"
 
 
 def text_list(**options: object) -> ArrayField[list[str], list[str]]:
@@ -61,6 +62,14 @@ class Paper(models.Model):
     organisation = models.CharField(max_length=255, blank=True)
     submitter = models.CharField(max_length=255, blank=True)
     sources = text_list(help_text="Every source that named this paper.")
+    # [{"number": 1, "on": "2025-06-02"}, …], the first one first.
+    versions = models.JSONField(default=list, blank=True)
+    licence = models.CharField(max_length=255, blank=True, help_text="The address of its text.")
+    comment = models.TextField(blank=True, help_text="The authors' own, as at arXiv.")
+    journal_ref = models.TextField("journal reference", blank=True)
+    withdrawn_on = models.DateField(
+        null=True, blank=True, help_text="When its source took it back: not listed from then on."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
     # Of what an encoder reads. The database keeps it, so no writer can forget to.
@@ -79,6 +88,8 @@ class Paper(models.Model):
             models.Index(
                 fields=["-listing_day", "-id"], include=["text_digest"], name="paper_newest"
             ),
+            GinIndex(fields=["authors"], name="paper_authors"),
+            GinIndex(fields=["categories"], name="paper_categories"),
         ]
         constraints = [
             models.CheckConstraint(condition=~Q(title=""), name="paper_has_title"),
@@ -143,6 +154,23 @@ class Embedding(models.Model):
         return f"{self.paper_id} by {self.encoder[:12]}"
 
 
+class SourceRecord(models.Model):
+    """What one source last said of a paper, as it said it: the paper itself is merged of these."""
+
+    paper = models.ForeignKey(Paper, models.CASCADE, related_name="source_records")
+    source = models.CharField(max_length=16, choices=Source)
+    record = models.JSONField(help_text="The fields it stated.")
+    seen_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["paper", "source"], name="source_record_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.paper_id} by {self.source}"
+
+
 class Signal(models.Model):
     """One counter of a paper, observed at one time. Snapshots are kept, never overwritten."""
 
@@ -190,6 +218,15 @@ class Harvest(models.Model):
     skipped = models.PositiveIntegerField(default=0)
     failed = models.PositiveIntegerField(default=0)
     errors = text_list()
+    # Of a pull over the network; a file has none of these.
+    since = models.DateField(null=True, blank=True)
+    until = models.DateField(null=True, blank=True)
+    part = models.CharField(
+        max_length=64, blank=True, help_text="Of the source, such as a set of arXiv."
+    )
+    cursor = models.TextField(blank=True, help_text="Where a broken pull goes on.")
+    attempt = models.PositiveSmallIntegerField(default=1, help_text="In a row, of this window.")
+    retry_at = models.DateTimeField(null=True, blank=True, help_text="When it is tried again.")
 
     class Meta:
         ordering = ("-started_at",)
@@ -201,6 +238,28 @@ class Harvest(models.Model):
 
     def __str__(self) -> str:
         return f"{self.source} at {self.started_at:%Y-%m-%d %H:%M}"
+
+
+class SourceHost(models.Model):
+    """One host that papers are asked of: the row whose lock is the turn to ask it."""
+
+    name = models.CharField(max_length=253, primary_key=True)
+    free_at = models.DateTimeField(default=timezone.now, help_text="Not asked before.")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class SourceAnswer(models.Model):
+    """What a source's server said of an address, so that it is asked only for what has changed."""
+
+    url = models.TextField(unique=True)
+    etag = models.TextField(blank=True)
+    last_modified = models.TextField(blank=True)
+    at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return self.url
 
 
 class EditionQuerySet(models.QuerySet["Edition"]):

@@ -10,6 +10,52 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 
 
+class SourceError(Exception):
+    """A source did not give what was asked.
+
+    SourceError
+    ├── Unreachable   no connection, or silence
+    ├── Busy          429 or 503: it asks for patience, `retry_after` says for how long
+    ├── ServerFailed  another 5xx
+    ├── Refused       another 4xx, or an error in words: asking again the same way is of no use
+    └── BadAnswer     HTML instead of XML, cut off, too large, a bomb
+
+    `retry_after` is in seconds; None where the server names no time.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Unreachable(SourceError):
+    pass
+
+
+class Busy(SourceError):
+    pass
+
+
+class ServerFailed(SourceError):
+    pass
+
+
+class Refused(SourceError):
+    pass
+
+
+class BadAnswer(SourceError):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a paper: v1, v2, … and the day it came."""
+
+    number: int
+    on: date | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class PaperRecord:
     """One paper as one source describes it; the text is readable Unicode already.
@@ -37,6 +83,10 @@ class PaperRecord:
     summary: str = ""  # one the source wrote, never the abstract
     organisation: str = ""
     submitter: str = ""
+    versions: tuple[Version, ...] = ()  # the first one first
+    licence: str = ""  # its address, such as http://creativecommons.org/licenses/by/4.0/
+    comment: str = ""  # the authors', such as "12 pages, accepted at ..."
+    journal_ref: str = ""
     counters: dict[str, int] = field(default_factory=dict)
     observed_at: datetime | None = None
     place: str = ""
@@ -48,3 +98,28 @@ class BadRecord:
 
     place: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A paper that its source no longer has."""
+
+    source: str
+    arxiv_id: str
+    on: date | None = None
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer of a source, read.
+
+    `cursor` is what the next page is asked for with, "" after the last one. `unchanged`: the
+    server says that nothing has changed since it was last asked. `total`: how many records the
+    whole list has, where the source says so.
+    """
+
+    records: tuple[PaperRecord | BadRecord | Withdrawn, ...] = ()
+    cursor: str = ""
+    total: int | None = None
+    unchanged: bool = False
