@@ -71,8 +71,9 @@ def announced_on(submitted: datetime) -> date:
     Submissions close Monday to Friday at 14:00 US Eastern; what came until then is announced at
     20:00 of the same day, Friday's on Sunday. By then it is the next day in UTC, summer and
     winter, and arXiv's own lists bear that day. Not known here are arXiv's holidays, which it
-    publishes year by year, and how long moderators hold a paper: then this day is the earlier one.
-    The announcement itself (`announced`) has the true one.
+    publishes year by year, and how long moderators hold a paper: then this day is the earlier one,
+    and the announcement itself (`announced`) has the true one. Until 2017 submissions closed at
+    16:00; of papers that old, a day more or less makes no difference.
     """
     moment = submitted if submitted.tzinfo else submitted.replace(tzinfo=UTC)
     local = moment.astimezone(EASTERN)
