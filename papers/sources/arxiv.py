@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from email.utils import parsedate_to_datetime
+from itertools import islice
 from xml.etree.ElementTree import Element
 from zoneinfo import ZoneInfo
 
@@ -39,6 +40,8 @@ MAX_TOKEN = 2_000
 MAX_COMMENT = 5_000
 MAX_JOURNAL_REF = 1_000
 MAX_LICENCE = 255
+MAX_CODE = 30
+MAX_CODES = 100
 FIRST_DAY = date(1980, 1, 1)  # some papers are older than arXiv itself
 
 EASTERN = ZoneInfo("America/New_York")
@@ -49,7 +52,7 @@ Records = list[PaperRecord | BadRecord | Withdrawn]
 _ARCHIVES = {code.partition(".")[0] for code in CATEGORY_NAMES}
 _OWN_GROUPS = {"cs", "econ", "eess", "math", "q-bio", "q-fin", "stat"}  # the rest is physics
 _CATEGORY = re.compile(r"[a-z]+(?:-[a-z]+)?(?:\.[A-Za-z]+(?:-[A-Za-z]+)?)?", re.ASCII)
-_VERSION = re.compile(r"v(\d{1,4})$", re.ASCII)
+_VERSION = re.compile(r"v([1-9]\d{0,3})\Z", re.ASCII)
 
 
 def set_of(category: str) -> str:
@@ -423,18 +426,18 @@ def names_in(line: str) -> tuple[str, ...]:
     What stands in parentheses are affiliations and the like; a collaboration is an author.
     """
     bare, depth = [], 0
-    for char in line:
+    for char in " ".join(line.split()):
         depth = max(0, depth + (char == "(") - (char == ")"))
         if char in "()":
             bare.append(",")
         elif not depth:
             bare.append(char)
-    parts = re.split(r"\s*[,:]\s*(?:(?:and|&)\s+)?|\s+(?:and|&)\s+", "".join(bare))
+    parts = re.split(r" ?[,:] ?(?:(?:and|&) )?| (?:and|&) ", "".join(bare))
     names: list[str] = []
     for part in parts:
         if names and re.fullmatch(r"(?:[JS]r\.?|II|III|IV)", part.strip()):
             names[-1] += " " + part.strip()
-        elif not re.fullmatch(r"\s*et\.?\s+al\.?\s*", part, re.I):
+        elif not re.fullmatch(r"et\.? al\.?", part.strip(), re.I):
             names.append(part)
     return _tidied(names)
 
@@ -443,12 +446,12 @@ def _tidied(names: Iterable[str]) -> tuple[str, ...]:
     """Names spelled alike whatever the format: "A.B. One" and "A. B. One" are "A. B. One"."""
     readable = (as_text(each).replace(". -", ".-").replace(", ", " ") for each in names)
     spaced = (re.sub(r"(?<=\w\.)(?=[^\W\d_])", " ", each) for each in readable)
-    found = [each for each in spaced if re.search(r"[^\W\d_]", each)]
-    return tuple(found[:MAX_LIST])
+    return tuple(islice((each for each in spaced if re.search(r"[^\W\d_]", each)), MAX_LIST))
 
 
 def _categories(codes: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(code for code in codes if _CATEGORY.fullmatch(code)))[:100]
+    found = (code for code in codes if len(code) <= MAX_CODE and _CATEGORY.fullmatch(code))
+    return tuple(dict.fromkeys(islice(found, MAX_CODES)))
 
 
 def _doi(said: str) -> str:

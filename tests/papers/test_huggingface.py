@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from papers.sources import BadAnswer, BadRecord, Page, PaperRecord, Refused, SourceError
 from papers.sources.client import Answer
 from papers.sources.huggingface import daily, read
-from papers.sources.recorded import Recorded, Saved, saved_in
+from papers.sources.recorded import Saved
 from tests.real_inputs import ABSENT, DATA
 from tests.sources_server import Kept, asking, serving
 
@@ -198,15 +197,3 @@ def test_any_answer_is_read_or_refused(content: object, noise: bytes, at: int) -
             assert all(0 <= value < 2**31 for value in record.counters.values())
             assert record.listed_on
             assert record.arxiv_id
-
-
-def test_the_folder_of_a_demo_serves_a_day(tmp_path: Path) -> None:
-    (tmp_path / "day.json").write_text(
-        json.dumps({"url": "https://huggingface.co/api/daily_papers", "body_file": "list.txt"})
-    )
-    (tmp_path / "list.txt").write_text(json.dumps([entry()]))
-    with Recorded(saved_in(tmp_path)) as server:
-        assert len(papers(list(daily(asking(), f"{server.url}/api/daily_papers", DAY)))) == 1
-    (tmp_path / "other.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"other\.json is no saved answer"):
-        saved_in(tmp_path)
