@@ -124,7 +124,8 @@ def read_oai(content: bytes, place: str) -> tuple[Records, str, int | None]:
     root = parsed(content, place)
     if name(root) != "OAI-PMH":
         raise BadAnswer(f"{place}: no answer of OAI-PMH but <{as_text(name(root), 40)}>")
-    _check_oai_error(root, place)
+    if _says_nothing_matches(root, place):
+        return [], "", None
     listed = next((e for e in root if name(e) in ("ListRecords", "GetRecord")), None)
     if listed is None:
         raise BadAnswer(f"{place}: an answer without a list of records")
@@ -140,14 +141,14 @@ def read_oai(content: bytes, place: str) -> tuple[Records, str, int | None]:
     return records, cursor, int(size) if re.fullmatch(r"[0-9]{1,9}", size) else None
 
 
-def _check_oai_error(root: Element, place: str) -> None:
+def _says_nothing_matches(root: Element, place: str) -> bool:
+    """OAI-PMH calls an empty list an error; every other one is raised, with its words."""
     errors = {error.get("code", ""): as_text(text(error)) for error in children(root, "error")}
-    if errors.keys() == {"noRecordsMatch"}:
-        root.append(Element("ListRecords"))  # an empty list, which OAI-PMH calls an error
-    elif errors:
+    if errors.keys() - {"noRecordsMatch"}:
         words = "; ".join(f"{as_text(code, 40)}: {said}" for code, said in errors.items())
         kind = CursorExpired if "badResumptionToken" in errors else Refused
         raise kind(f"{place}: arXiv refuses: {words}")
+    return bool(errors)
 
 
 def _oai_record(record: Element, place: str) -> Records:
@@ -286,7 +287,7 @@ def _slice(client: Client, base: str, asked: list[str], place: str) -> Page:
         refused += [
             BadRecord(f"{place} ({one})", "arXiv has no such paper")
             for one in asked
-            if one not in found and one not in told
+            if one not in found and not re.search(rf"{re.escape(one)}(?!\d)", told)
         ]
         return Page((*records, *refused), wait=answer.wait)
     return Page(tuple(refused))
@@ -354,17 +355,21 @@ def announced(client: Client, base: str, categories: Iterable[str]) -> Iterator[
     Another version of an old paper (`replace`, `replace-cross` and the like) only updates it.
 
     Raises:
-        SourceError: it cannot be had.
+        ValueError: one of the categories is none.
+        SourceError: the announcement cannot be had.
     """
     wanted = list(dict.fromkeys(categories))
     for category in wanted:
         set_of(category)  # else it would be part of another address
     place = f"arXiv's announcement of {'+'.join(wanted)[:80]}"
-    answer = client.get(f"{base.rstrip('/')}/{'+'.join(wanted)}", conditional=True)
+    url = f"{base.rstrip('/')}/{'+'.join(wanted)}"
+    answer = client.get(url, conditional=True, also=(400,))
     if answer.unchanged:
         yield Page(unchanged=True, wait=answer.wait)
         return
     records = read_feed(answer.content, place)
+    if answer.status != 200:
+        raise BadAnswer(f"{place}: an error without words ({answer.status})")
     yield Page(tuple(records), wait=answer.wait, validator=answer.validator)
 
 

@@ -662,6 +662,16 @@ def test_an_announcement_that_has_not_changed_says_so() -> None:
     assert again.unchanged
 
 
+def test_an_error_feed_is_refused_in_its_words_whatever_its_status() -> None:
+    wrong = rss(title="Feed error for query: x", description="Bad subject class 'ZZ'.")
+    for status in (200, 400):
+        with (
+            serving(Saved("/rss/cs.LG", wrong, status)) as server,
+            pytest.raises(Refused, match="Bad subject class 'ZZ'"),
+        ):
+            list(announced(asking(), f"{server.url}/rss", ["cs.LG"]))
+
+
 def test_a_category_that_is_none_is_not_asked_for() -> None:
     with pytest.raises(ValueError, match="no category"):
         list(announced(asking(), "http://127.0.0.1:1/rss", ["../oai?verb=Identify"]))

@@ -144,7 +144,7 @@ def test_what_is_not_json_is_a_bad_answer(content: bytes) -> None:
 def test_a_bad_entry_takes_no_other_with_it() -> None:
     bad: list[object] = [
         3, "{}", {"paper": 1}, entry(id="x"), entry(title=" "), entry(summary=[1]),
-        entry(title="x" * 5000),
+        entry(title="x" * 5000), entry(submittedOnDailyAt="2199-01-01T00:00:00Z"),
     ]  # fmt: skip
     (page,) = pages(saved([entry(1), *bad, entry(2)]))
     assert len(papers([page])) == 2
@@ -159,14 +159,14 @@ def test_the_real_days_are_read_as_their_files_are() -> None:
     count = 0
     for path in sorted((DATA / "hf_daily").glob("2025-0[678]-*.json")):
         day = date.fromisoformat(path.stem)
-        answer = Answer("", datetime(2025, 9, 1, tzinfo=UTC), path.read_bytes())
+        answer = Answer(datetime(2025, 9, 1, tzinfo=UTC), path.read_bytes())
         records = read(answer, day)
         assert all(isinstance(record, PaperRecord) for record in records), path
         assert {record.listed_on for record in records if isinstance(record, PaperRecord)} == {day}
         count += len(records)
     assert count > 500
     for path in (DATA / "hf_api").glob("*.json"):
-        records = read(Answer("", datetime(2026, 6, 13, tzinfo=UTC), path.read_bytes()), DAY)
+        records = read(Answer(datetime(2026, 6, 13, tzinfo=UTC), path.read_bytes()), DAY)
         assert len(records) == 30
         assert all(isinstance(record, PaperRecord) for record in records)
 
@@ -188,7 +188,7 @@ def test_any_answer_is_read_or_refused(content: object, noise: bytes, at: int) -
     told = json.dumps(content).encode()
     mutated = told[:at] + noise + told[at + len(noise) :] if noise else told
     try:
-        records = read(Answer("", datetime(2025, 6, 3, tzinfo=UTC), mutated), DAY)
+        records = read(Answer(datetime(2025, 6, 3, tzinfo=UTC), mutated), DAY)
     except SourceError:
         return
     for record in records:
