@@ -84,7 +84,7 @@ def atom(
     _add(root, "title", title)
     if subtitle:
         _add(root, "subtitle", subtitle)
-    _add(root, "updated", _instant(updated))
+    _add(root, "updated", instant(updated))
     # An entry may have no author; then this is its author (RFC 4287, 4.1.1).
     _add(ET.SubElement(root, "author"), "name", settings.SITE_NAME)
     _link(root, "self", settings.SITE_URL + feed, type="application/atom+xml")
@@ -99,8 +99,8 @@ def _write(element: ET.Element, entry: Entry) -> None:
     paper = entry.paper
     _add(element, "id", paper.uuid.urn)
     _add(element, "title", " ".join(clean(paper.title).split()) or "(no title)")
-    _add(element, "published", _instant(entry.since))
-    _add(element, "updated", _instant(entry.updated))
+    _add(element, "published", instant(entry.since))
+    _add(element, "updated", instant(entry.updated))
     names = [name for name in (" ".join(clean(name).split()) for name in paper.authors) if name]
     if len(names) > MOST_AUTHORS:
         names[MOST_AUTHORS:] = [f"and {len(names) - MOST_AUTHORS} others"]
@@ -150,7 +150,7 @@ def _of_the_web(url: str) -> bool:
     return url.startswith(("http://", "https://"))
 
 
-def _instant(moment: datetime) -> str:
+def instant(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

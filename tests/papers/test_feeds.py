@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import Element
 
@@ -35,8 +35,7 @@ def _today() -> object:
 
 
 def get(client: Client, path: str, **headers: str) -> HttpResponse:
-    response: Any = client.get(path, headers=headers)
-    return response
+    return cast(HttpResponse, client.get(path, headers=headers))
 
 
 def read(client: Client, path: str) -> Element:
