@@ -1,4 +1,4 @@
-from django.urls import path
+from django.urls import path, re_path
 
 from papers import api, feeds, paths, views  # noqa: F401  (paths registers <day:…>)
 
@@ -26,5 +26,5 @@ urlpatterns += [
     path("api/v1/papers/<uuid:uuid>/signals", api.signals, name="api_signals"),
     path("api/v1/search", api.search, name="api_search"),
     path("api/v1/categories", api.categories, name="api_categories"),
-    path("api/v1/<path:rest>", api.unknown),
+    re_path("^api/v1/", api.unknown),  # <path:…> would not take a line's end
 ]
