@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import wraps
@@ -19,6 +18,7 @@ from urllib.parse import quote, urlencode
 from uuid import UUID
 
 from django.conf import settings
+from django.core.exceptions import TooManyFieldsSent
 from django.db import OperationalError, connection, transaction
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -40,6 +40,7 @@ from papers.search import similar as similar_papers
 from papers.sources.identifiers import normalise_arxiv_id, normalise_doi
 
 METHODS = ("GET", "HEAD")
+NO_LIST = "There is no list of this day."
 LONGEST_QUESTION = 5_000  # milliseconds of one query
 
 
@@ -96,7 +97,9 @@ class Question:
         return {"self": self.links()["self"]}
 
 
-def operation(max_age: int) -> Callable[[Callable[..., Json]], Callable[..., HttpResponse]]:
+def operation(
+    max_age: int | Callable[..., int],
+) -> Callable[[Callable[..., Json]], Callable[..., HttpResponse]]:
     """An operation of the description, that of its function's name, as a view of Django's."""
 
     def as_view(write: Callable[..., Json]) -> Callable[..., HttpResponse]:
@@ -109,7 +112,9 @@ def operation(max_age: int) -> Callable[[Callable[..., Json]], Callable[..., Htt
             def told() -> HttpResponse:
                 question = Question(request, _read(request, taken))
                 return conditional.answer(
-                    request, lambda: _json(_in_time(write, question, of_path)), max_age=max_age
+                    request,
+                    lambda: _json(_in_time(write, question, of_path)),
+                    max_age=max_age(**of_path) if callable(max_age) else max_age,
                 )
 
             return _answer(request, told)
@@ -159,9 +164,13 @@ def _read(request: HttpRequest, taken: dict[str, Json]) -> dict[str, Any]:
     Raises:
         Problem: any is unknown, named twice, missing or not as the description has it.
     """
+    try:
+        everything = list(request.GET.lists())
+    except TooManyFieldsSent:
+        raise Problem(HTTPStatus.BAD_REQUEST, "Too many parameters.") from None
     values: dict[str, Any] = {}
     errors: list[dict[str, str]] = []
-    for name, given in request.GET.lists():
+    for name, given in everything:
         try:
             if name not in taken:
                 known = f"There are {', '.join(taken)}." if taken else "There are none here."
@@ -215,6 +224,13 @@ def _date(text: str) -> date:
         raise ValueError("It must be a day such as 2026-11-20.") from None
 
 
+def _day_in_path(text: str) -> date:
+    try:
+        return _date(text)
+    except ValueError:
+        raise Problem(HTTPStatus.NOT_FOUND, NO_LIST) from None
+
+
 # --- The operations -------------------------------------------------------------------------------
 
 
@@ -247,13 +263,11 @@ def days(question: Question) -> Json:
     }
 
 
-@operation(max_age=conditional.SHORT)
+@operation(max_age=lambda day: conditional.max_age_of(_day_in_path(day)))
 def day(question: Question, day: str) -> Json:
-    edition = None
-    with suppress(ValueError):
-        edition = Edition.objects.settled().filter(day=_date(day)).first()
+    edition = Edition.objects.settled().filter(day=_day_in_path(day)).first()
     if edition is None:
-        raise Problem(HTTPStatus.NOT_FOUND, "There is no list of this day.")
+        raise Problem(HTTPStatus.NOT_FOUND, NO_LIST)
     of_day = shown().filter(edition=edition)
     limit, page = question.number("limit"), question.number("page")
     before = (page - 1) * limit

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from django.conf import settings
@@ -18,6 +18,13 @@ from django.utils.http import http_date
 # Of a list that may still change, and of one whose day is over: an editor may hide a paper even
 # then, and nobody should be shown it for long.
 SHORT, LONG = 5 * 60, 60 * 60
+
+
+def max_age_of(day: date) -> int:
+    """For how long an answer about the list of a day may be kept."""
+    over = day < datetime.now(UTC).date() - timedelta(days=1)
+    return LONG if over else SHORT
+
 
 # An answer also depends on what writes it: with a new release, no old answer is called unchanged.
 _CODE = hashlib.sha256(

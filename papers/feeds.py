@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
@@ -28,7 +28,7 @@ from papers.editions import shown
 from papers.models import Edition, EditionPaper, Paper, Source
 
 CONTENT_TYPE = "application/atom+xml; charset=utf-8"
-LONGEST = 100  # entries
+LONGEST, LONGEST_DAY = 100, 500  # entries; the best ones of a day stand first
 MOST_AUTHORS = 30  # of an entry; some papers have thousands
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)  # when a feed that has had no entry yet was updated
 
@@ -214,10 +214,10 @@ def _public(
     if edition is None:
         # Of all editions, for a change may be that the last paper of one was hidden.
         newest = Edition.objects.settled().aggregate(at=Max("changed_at"))["at"]
-        papers, fresh = papers[:LONGEST], True
+        papers, max_age = papers[:LONGEST], conditional.SHORT
     else:
         newest = edition.changed_at
-        fresh = edition.day >= datetime.now(UTC).date() - timedelta(days=1)
+        papers, max_age = papers[:LONGEST_DAY], conditional.max_age_of(edition.day)
     rows: Sequence[tuple[int, datetime]] = list(papers.values_list("pk", "paper__updated_at"))
     updated = max([newest or NEVER, *(at for _, at in rows)])
 
@@ -240,5 +240,5 @@ def _public(
         render,
         state=[updated.isoformat(), [pk for pk, _ in rows]],
         changed=updated,
-        max_age=conditional.SHORT if fresh else conditional.LONG,
+        max_age=max_age,
     )

@@ -270,6 +270,10 @@ def test_a_wrong_parameter_is_named(
     assert detail in body["detail"]
 
 
+def test_a_thousand_parameters_are_a_problem_too(client: Client) -> None:
+    problem(client, f"{V1}/papers?" + "&".join(f"p{n}=" for n in range(1001)), 400)
+
+
 @pytest.mark.parametrize("cursor", ["0.0", "9999999.1", "1.999999999999999999", "740000.0"])
 def test_a_cursor_beyond_all_rows_is_a_place_too(client: Client, cursor: str) -> None:
     assert told(client, f"{V1}/papers?cursor={cursor}")["papers"] == []
@@ -363,6 +367,13 @@ def test_what_has_not_changed_is_not_sent_again(client: Client) -> None:
     assert changed.status_code == 200
     [place] = json.loads(changed.content)["places"]
     assert place["paper"]["title"] == "B"
+
+
+def test_a_day_that_is_over_may_be_kept_longer(client: Client) -> None:
+    for back, age in [(0, 300), (1, 300), (2, 3600)]:
+        day = TODAY - timedelta(days=back)
+        make_frozen_edition(make_paper(), day=day)
+        assert ask(client, f"{V1}/days/{day}")["Cache-Control"] == f"public, max-age={age}"
 
 
 def test_a_problem_is_kept_by_no_cache(client: Client) -> None:
