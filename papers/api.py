@@ -207,11 +207,9 @@ def _value(text: str, schema: Json) -> object:
     if most is not None and len(text) > most:
         raise ValueError(f"It must have at most {most} characters.")
     if not re.fullmatch(schema["pattern"], text) or text.endswith("\n"):
-        raise ValueError(
-            "It must not hold control characters."
-            if schema["pattern"] == openapi.TEXT
-            else f"It must look like {schema['pattern']}"
-        )
+        if schema["pattern"] == openapi.TEXT:
+            raise ValueError("It must not hold control characters.")
+        raise ValueError(f"It must look like {' or '.join(schema['examples'])}.")
     return text
 
 

@@ -222,6 +222,11 @@ def _public(
     updated = max([newest or NEVER, *(at for _, at in rows)])
 
     def render() -> HttpResponse:
+        once: dict[
+            int, EditionPaper
+        ] = {}  # a paper may be listed again: an id stands once in a feed
+        for row in papers:
+            once.setdefault(row.paper_id, row)
         return atom(
             identity=tag(name),
             title=title,
@@ -231,7 +236,7 @@ def _public(
             updated=updated,
             entries=[
                 Entry(row.paper, row.edition.frozen_at or row.edition.changed_at, row.note)
-                for row in papers
+                for row in once.values()
             ],
         )
 

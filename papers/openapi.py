@@ -53,7 +53,7 @@ AUTHOR = _parameter("author", "An author's full name.", _text(200))
 CURSOR_OF_LIST = _parameter(
     "cursor",
     "Where the list goes on. Not to be made by hand: take links.next of the page before.",
-    {"type": "string", "pattern": CURSOR},
+    {"type": "string", "pattern": CURSOR, "examples": ["739940.1"]},
 )
 PAGE = _parameter("page", "Which page, from 1.", _number(1, MOST_PAGES, 1))
 DAY = _in_path("day", "A day, such as 2026-11-20.", "date")
@@ -344,9 +344,14 @@ PATHS: Json = {
         "papers", "All papers, or those that pass the filters", "Papers",
         _parameter(
             "arxiv_id", "An arXiv id; a version is ignored.",
-            {"type": "string", "maxLength": 40, "pattern": ARXIV_ID},
+            {
+                "type": "string", "maxLength": 40, "pattern": ARXIV_ID,
+                "examples": ["2505.24864", "math/0211159"],
+            },
         ),
-        _parameter("doi", "A DOI.", {"type": "string", "maxLength": 255, "pattern": DOI}),
+        _parameter("doi", "A DOI.", {
+            "type": "string", "maxLength": 255, "pattern": DOI, "examples": ["10.1000/182"]
+        }),
         SINCE, UNTIL, CATEGORY, AUTHOR, CURSOR_OF_LIST, _limit(100, 50),
         description="By listing day, the newest first. Withdrawn papers are among them.",
     ),

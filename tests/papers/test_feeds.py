@@ -105,6 +105,13 @@ def test_the_newest_papers_come_first_and_nothing_open_or_hidden(client: Client)
     assert titles(read(client, "/feeds/papers.atom")) == ["Pinned", "Trending", "Older"]
 
 
+def test_a_paper_that_was_listed_twice_is_in_a_feed_once(client: Client) -> None:
+    paper = make_paper()
+    make_frozen_edition(paper, day=YESTERDAY)
+    make_frozen_edition(paper, day=TODAY)
+    assert len(entries(read(client, "/feeds/papers.atom"))) == 1
+
+
 def test_a_days_feed_is_in_the_order_of_its_page(client: Client) -> None:
     make_frozen_edition(make_paper("Other day"), day=YESTERDAY)
     edition = make_frozen_edition(*(make_paper(title) for title in "ABCDE"), day=TODAY)
