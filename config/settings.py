@@ -135,6 +135,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "newsletter.probes.answer_probes",  # first: whatever host and scheme a load balancer uses
     "django.middleware.security.SecurityMiddleware",
+    "config.browser_policy.restrict",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
