@@ -185,18 +185,20 @@ def day(request: HttpRequest, day: date) -> HttpResponse:
 
 @require_safe
 def category(request: HttpRequest, code: str) -> HttpResponse:
-    papers = shown().filter(paper__categories__contains=[code])
+    if clean(code) != code:  # such as NUL, which the database would not take
+        raise Http404("There is no such category.")
     # Sources other than arXiv have categories of their own.
-    if clean(code) != code or (code not in CATEGORY_NAMES and not papers.exists()):
+    papers = Paper.objects.filter(categories__contains=[code])
+    if code not in CATEGORY_NAMES and not papers.exists():
         raise Http404("There is no such category.")
     name = CATEGORY_NAMES.get(code, "")
     return _public(
         request,
-        papers,
+        shown().filter(paper__categories__contains=[code]),
         feed=reverse("category_feed", args=[code]),
         name=f"categories/{code}",
         title=f"{settings.SITE_NAME}: {code}" + (f", {name}" if name else ""),
-        page=f"/categories/{quote(code)}",
+        page=reverse("category", args=[code]),
     )
 
 

@@ -125,6 +125,11 @@ class Paper(models.Model):
         return f"https://arxiv.org/pdf/{self.arxiv_id}"
 
     @property
+    def is_new(self) -> bool:
+        """Whether it was listed today or yesterday (UTC)."""
+        return self.listing_day >= timezone.now().date() - timedelta(days=1)
+
+    @property
     def text(self) -> str:
         """What a reader's words are matched against: a category counts as its name's words."""
         names = [CATEGORY_NAMES.get(code, "") for code in self.categories]

@@ -18,7 +18,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
@@ -45,8 +45,6 @@ MOST_WORDS = 32
 POOL = 200  # papers that each of the two searches brings: the pages end with them
 RANKED = 3_000  # papers whose words are looked at, about
 
-# Of ts_rank, for a word in the abstract, an unused label, the authors and the title.
-LABELS = "{0.4, 0.4, 0.6, 1.0}"
 LEAST_LETTERS = 4  # of a word that may be a mistyped one
 SHORT = 5  # letters; in longer words two slips are forgiven
 DRIFT = 0.01  # papers come and gone before words are counted again
@@ -163,7 +161,10 @@ def _titled(text: str, where: _Where) -> list[int]:
 
 @dataclass(slots=True)
 class Word:
-    """A word of a query: as typed, as the index knows it, and in how many papers it stands."""
+    """A word of a query: as typed, as the index knows it, and in how many papers it stands.
+
+    weight: how much it says, more the rarer it is (the idf of BM25).
+    """
 
     typed: str
     lexeme: str
@@ -171,95 +172,110 @@ class Word:
     weight: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two words of a query that follow one another, with stop words between where distance > 1."""
+
+    first: Word
+    second: Word
+    distance: int
+
+    @property
+    def tsquery(self) -> str:
+        return f"{_quoted(self.first.lexeme)} <{self.distance}> {_quoted(self.second.lexeme)}"
+
+
 @dataclass(slots=True)
 class Asked:
     """A query, understood.
 
-    words: each once, the rarest first. required: a tsquery of its phrases and exclusions, "" none.
-    meaning: what an encoder reads of it.
+    words: each once. required: a tsquery of its phrases and exclusions, "" none. meaning: what an
+    encoder reads of it. corrected: all of it without slips of the pen, "" where there are none.
     """
 
     words: list[Word] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
     required: str = ""
     meaning: str = ""
     corrected: str = ""
 
 
 def understand(text: str, *, correct: bool = True) -> Asked:
-    parts = [
-        (
-            bool(match["minus"]),
-            match["phrase"],
-            match["phrase"] or (match["word"] or "")[:LONGEST_WORD],
-        )
-        for match in _PART.finditer(text.translate(_QUOTES))
-    ]
-    parts = [part for part in parts if part[2].strip()]
+    """A query as PostgreSQL's parser reads it, with the words that it knows better than we."""
+    parts = []
+    for match in _PART.finditer(text.translate(_QUOTES)):
+        words = match["phrase"] or (match["word"] or "")[:LONGEST_WORD]
+        if words.strip():
+            parts.append((bool(match["minus"]), match["phrase"] is not None, words))
     if not parts:
         return Asked()
-    tokens, phrases = _lexemes([words for _, _, words in parts])
-    required = []
-    words: dict[str, Word] = {}
-    for (minus, phrase, _), own, tsquery in zip(parts, tokens, phrases, strict=True):
+    asked = Asked(meaning=" ".join(words for minus, _, words in parts if not minus))
+    required: list[str] = []
+    known: dict[str, Word] = {}
+    last: tuple[Word, int] | None = None  # and its place among all that was typed
+    place = 0
+    lexemes = _lexemes([words for _, _, words in parts])
+    for (minus, phrase, _), (tokens, tsquery) in zip(parts, lexemes, strict=True):
+        if (minus or phrase) and tsquery:
+            required.append(f"{'!' if minus else ''}({tsquery})")
         if minus:
-            required += [f"!({tsquery})"] if tsquery else []
             continue
-        if phrase is not None and tsquery:
-            required.append(f"({tsquery})")
-        for typed, lexeme in own:
-            words.setdefault(lexeme, Word(typed, lexeme))
-    asked = Asked(
-        list(words.values()),
-        " & ".join(required),
-        " ".join(words for minus, _, words in parts if not minus),
-    )
-    _weigh(asked)
-    if correct and (slips := _corrections(asked)):
-        for typed, meant in slips.items():
-            pattern = re.compile(rf"(?<!\w){re.escape(typed)}(?!\w)", re.IGNORECASE)
-            text = pattern.sub(lambda match, meant=meant: meant, text)  # type: ignore[misc]
+        for typed, lexeme in tokens:
+            place += 1
+            if not lexeme:
+                continue
+            word = known.setdefault(lexeme, Word(typed, lexeme))
+            if last and last[0] is not word:
+                asked.pairs.append(Pair(last[0], word, place - last[1]))
+            last = (word, place)
+    asked.required = " & ".join(required)
+    _weigh(asked, known)
+    if correct and (meant := _corrections(asked)):
+        for typed, word_meant in meant.items():
+            # In the place where it stands as a word; what is put in is letters only.
+            text = re.sub(
+                rf"(?<!\w){re.escape(typed)}(?!\w)", word_meant, text, flags=re.IGNORECASE
+            )
         asked = understand(text, correct=False)
         asked.corrected = text
     return asked
 
 
-def _lexemes(parts: Sequence[str]) -> tuple[list[list[tuple[str, str]]], list[str]]:
-    """Of each part, its words with their lexemes, stop words left out, and its tsquery as a phrase.
+def _lexemes(parts: Sequence[str]) -> list[tuple[list[tuple[str, str]], str]]:
+    """Of each part, its words with their lexemes ("" of a stop word), and its tsquery as a phrase.
 
     PostgreSQL reads them as it reads the papers.
     """
-    tokens: list[list[tuple[str, str]]] = [[] for _ in parts]
-    phrases: list[str] = []
+    found: list[tuple[list[tuple[str, str]], str]] = []
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT part.place, token.token, tsvector_to_array("
-            "to_tsvector('pg_catalog.english', token.token)) "
+            "SELECT ARRAY(SELECT token FROM ts_parse('default', plain) WHERE tokid <> 12), "
+            "ARRAY(SELECT coalesce((tsvector_to_array("
+            "to_tsvector('pg_catalog.english', token)))[1], '') "
+            "FROM ts_parse('default', plain) WHERE tokid <> 12), "
+            "phraseto_tsquery('pg_catalog.english', plain)::text "
             "FROM unnest(%s::text[]) WITH ORDINALITY part(text, place), "
-            "ts_parse('default', papers_plain(part.text)) token WHERE token.tokid <> 12",
+            "papers_plain(part.text) plain ORDER BY place",
             [list(parts)],
         )
-        for place, token, lexemes in cursor.fetchall():
-            tokens[place - 1] += [(token, lexeme) for lexeme in lexemes]
-        cursor.execute(
-            "SELECT phraseto_tsquery('pg_catalog.english', papers_plain(part.text))::text "
-            "FROM unnest(%s::text[]) WITH ORDINALITY part(text, place) ORDER BY place",
-            [list(parts)],
-        )
-        phrases = [phrase for (phrase,) in cursor.fetchall()]
-    return tokens, phrases
+        for tokens, lexemes, tsquery in cursor.fetchall():
+            found.append((list(zip(tokens, lexemes, strict=True)), tsquery))
+    return found
 
 
-def _weigh(asked: Asked) -> None:
+def _weigh(asked: Asked, known: Mapping[str, Word]) -> None:
     """Say in how many papers each word stands, and what that is worth; keep the rarest words."""
-    rows = SearchWord.objects.filter(lexeme__in=["", *(word.lexeme for word in asked.words)])
     counts: dict[str, int] = {}
-    for lexeme, papers in rows.values_list("lexeme", "papers"):
+    rows = SearchWord.objects.filter(lexeme__in=["", *known]).values_list("lexeme", "papers")
+    for lexeme, papers in rows:
         counts[lexeme] = counts.get(lexeme, 0) + papers
-    total = max(counts.get("", 0), 1)
-    for word in asked.words:
-        word.papers = min(counts.get(word.lexeme, 0), total)
+    total = counts.get("", 0)
+    for word in known.values():
+        word.papers = min(counts.get(word.lexeme, 0), total)  # its forms were counted apart
         word.weight = math.log(1 + (total - word.papers + 0.5) / (word.papers + 0.5))
-    asked.words = sorted(asked.words, key=lambda word: word.papers)[:MOST_WORDS]
+    asked.words = sorted(known.values(), key=lambda word: word.papers)[:MOST_WORDS]
+    kept = {word.lexeme for word in asked.words}
+    asked.pairs = [p for p in asked.pairs if {p.first.lexeme, p.second.lexeme} <= kept]
 
 
 def _corrections(asked: Asked) -> dict[str, str]:
@@ -411,7 +427,7 @@ class Candidate:
     meaning: float | None
 
 
-def candidates(asked: Asked, where: _Where) -> list[Candidate]:
+def candidates(asked: Asked, where: _Where = _Where()) -> list[Candidate]:
     """The best POOL by words and the best POOL by meaning, each once."""
     encoder = _serving_encoder(int(time.monotonic() // 60))
     query = _vector(encoder, asked.meaning) if encoder else None
@@ -432,7 +448,7 @@ def by_words(
         f"AND {condition} ORDER BY s.paper_id DESC LIMIT {RANKED})"
         for column, _ in tiers
     )
-    said, weights = _said(asked.words)
+    said, weights = _said(asked)
     close, vectors, near = "NULL::float8", "", []
     if encoder is not None and query is not None:
         close = f"1 - (e.vector::vector({encoder.dimension}) <=> %s::vector)"
@@ -463,7 +479,7 @@ def by_meaning(
 ) -> list[Candidate]:
     """The POOL papers closest to the query's vector, the closest first."""
     condition, values = where.sql()
-    said, weights = _said(asked.words)
+    said, weights = _said(asked)
     distance = f"e.vector::vector({encoder.dimension}) <=> %s::vector"
     written = _written(query)
     with connection.cursor() as cursor:
@@ -506,36 +522,43 @@ def _quoted(lexeme: str) -> str:
     return f"'{escaped}'"
 
 
-def _said(words: Sequence[Word]) -> tuple[str, list[Any]]:
+def _said(asked: Asked) -> tuple[str, list[Any]]:
     """How well a paper says the words: an expression over the table s, and its values.
 
-    ts_rank of one word grows with each place where it stands, less and less, as in BM25.
+    1 is about a paper that says each word many times. ts_rank of one word grows with each place
+    where it stands, less and less, as in BM25; ts_rank_cd of a pair likewise, by 32.
     """
-    terms = [f"%s * ts_rank('{LABELS}', s.lexemes, %s::tsquery, 1)"] * len(words)
+    terms = ["%s * ts_rank('{1, 1, 1, 1}', s.lexemes, %s::tsquery)"] * len(asked.words)
+    terms += ["%s * ts_rank_cd('{1, 1, 1, 1}', s.lexemes, %s::tsquery, 32)"] * len(asked.pairs)
+    whole = sum(word.weight for word in asked.words)
     values: list[Any] = []
-    for word in words:
-        values += [word.weight, _quoted(word.lexeme)]
+    for word in asked.words:
+        values += [word.weight / whole, _quoted(word.lexeme)]
+    for pair in asked.pairs:
+        weight = PAIRS * max(pair.first.weight, pair.second.weight)
+        values += [weight / whole, pair.tsquery]
     return f"({' + '.join(terms)})::float8", values
 
 
 # --- Fusion ---------------------------------------------------------------------------------------
 
-EQUAL = 60  # of reciprocal-rank fusion: how little the first ranks differ
-MEANING = 0.3  # the weight of the meaning's rank beside that of the words
+# Chosen by `evaluate_search --half a`: see there, and README.
+PAIRS = 2.0  # the weight of two words in a row, beside the rarer one of them
+MEANING = 0.2  # of the paper closest in meaning, beside 1 for one that says all the words
+EQUAL = 60  # of reciprocal ranks: how little the first ones differ
 
 
 def order(found: Sequence[Candidate]) -> list[int]:
-    """Ids, the best first: reciprocal-rank fusion of the two orders, weighted."""
-    scores = dict.fromkeys((candidate.paper_id for candidate in found), 0.0)
-    said = sorted((c for c in found if c.words > 0), key=lambda c: (-c.words, -c.paper_id))
-    near = sorted(
-        (c for c in found if c.meaning is not None),
-        key=lambda c: (-(c.meaning or 0.0), -c.paper_id),
-    )
-    for weight, ranked in ((1.0, said), (MEANING, near)):
-        for rank, candidate in enumerate(ranked):
-            scores[candidate.paper_id] += weight / (EQUAL + rank)
-    return sorted(scores, key=lambda pk: (-scores[pk], -pk))
+    """Ids, the best first: how well the words are said, and the rank of the meaning, weighted.
+
+    Plain reciprocal-rank fusion of both loses: a query's words say much more than its vector, and
+    how much better one paper says them than the next is lost in ranks.
+    """
+    scores = {candidate.paper_id: candidate.words for candidate in found}
+    near = [(c.meaning, c.paper_id) for c in found if c.meaning is not None]
+    for rank, (_, paper_id) in enumerate(sorted(near, reverse=True)):
+        scores[paper_id] += MEANING * EQUAL / (EQUAL + rank)
+    return sorted(scores, key=lambda paper_id: (-scores[paper_id], -paper_id))
 
 
 # --- Vectors --------------------------------------------------------------------------------------
@@ -559,6 +582,12 @@ def _serving_encoder(minute: int) -> Encoder | None:
 @lru_cache(maxsize=1)
 def _serving(minute: int) -> str | None:
     return embeddings.serving_encoder()
+
+
+def forget_encoder() -> None:
+    """Look again which encoder serves."""
+    _serving.cache_clear()
+    _serving_encoder.cache_clear()
 
 
 @lru_cache(maxsize=ENCODED)

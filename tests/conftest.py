@@ -55,5 +55,4 @@ def _no_cached_editions() -> None:
     candidates._today.cache_clear()
     candidates._joined.cache_clear()
     learning.load.cache_clear()
-    search._serving.cache_clear()
-    search._serving_encoder.cache_clear()
+    search.forget_encoder()

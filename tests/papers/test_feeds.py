@@ -324,6 +324,15 @@ def test_the_days_page_names_its_feeds(client: Client) -> None:
         read(client, path)
 
 
+def test_a_categorys_page_names_its_feed(client: Client) -> None:
+    make_frozen_edition(make_paper(categories=["cs.LG", "a/b"]), day=TODAY)
+    for code in ("cs.LG", "a/b"):
+        body = client.get(f"/categories/{code}").content.decode()
+        named = f"/feeds/categories/{code}.atom"
+        assert f'href="{named}"' in body[: body.index("</head>")]
+        assert len(entries(read(client, named))) == 1
+
+
 def test_dates_are_told_in_utc(client: Client) -> None:
     paper = make_paper()
     edition = make_frozen_edition(paper, day=TODAY)
