@@ -12,7 +12,7 @@ import numpy as np
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.utils import timezone
 from numpy.typing import NDArray
 
@@ -223,6 +223,19 @@ def _gained(now: float, before: float) -> int | None:
 
 def _rounded(percentile: float) -> float | None:
     return None if np.isnan(percentile) else round(float(percentile), 3)
+
+
+def shown() -> QuerySet[EditionPaper]:
+    """What everybody may see of the editions: settled ones, nothing hidden; the newest day first,
+    and each day in the order of its page.
+    """
+    return (
+        EditionPaper.objects.filter(edition__in=Edition.objects.settled())
+        .exclude(curation=EditionPaper.Curation.HIDDEN)
+        .select_related("edition", "paper")
+        # Pinned ones first: of the two curations that are left, the other is "".
+        .order_by("-edition__day", "-curation", F("position").asc(nulls_last=True), "-trend", "id")
+    )
 
 
 def newest_counts(
