@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from typing import Any
 from uuid import UUID
 
 from django.http import Http404, HttpRequest, HttpResponse
@@ -28,6 +29,11 @@ def day(request: HttpRequest, day: date) -> HttpResponse:
 
 
 def _day(request: HttpRequest, edition: Edition | None) -> HttpResponse:
+    return render(request, "papers/day.html", day_context(edition))
+
+
+def day_context(edition: Edition | None) -> dict[str, Any]:
+    """What the page of a day shows; the curators' preview shows the same."""
     candidates: list[EditionPaper] = []
     earlier = later = None
     if edition is not None:
@@ -37,11 +43,7 @@ def _day(request: HttpRequest, edition: Edition | None) -> HttpResponse:
         settled = Edition.objects.settled()
         earlier = settled.filter(day__lt=edition.day).order_by("-day").first()
         later = settled.filter(day__gt=edition.day).order_by("day").first()
-    return render(
-        request,
-        "papers/day.html",
-        {"edition": edition, "candidates": candidates, "earlier": earlier, "later": later},
-    )
+    return {"edition": edition, "candidates": candidates, "earlier": earlier, "later": later}
 
 
 @require_safe

@@ -9,15 +9,12 @@ from typing import Any
 
 import pytest
 import time_machine
-from django.contrib import admin
-from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, User
-from django.http import HttpRequest
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
 from papers import editions
-from papers.models import Edition, EditionPaper, Paper
+from papers.models import CurationRecord, Edition, EditionPaper, Paper
 from tests.factories import MORNING, TODAY, make_frozen_edition, make_paper, make_signal
 
 pytestmark = pytest.mark.django_db
@@ -76,7 +73,8 @@ def candidate(edition: Edition, title: str) -> EditionPaper:
 
 
 def logged() -> list[str]:
-    return [str(entry) for entry in LogEntry.objects.order_by("id")]
+    """What people did, oldest first."""
+    return [str(row) for row in CurationRecord.objects.exclude(by="").order_by("id")]
 
 
 # Reading
@@ -103,7 +101,7 @@ def test_the_list_shows_title_source_counters_and_trend_with_its_terms(curator: 
     assert "huggingface, listing" in shown
     assert "0.50: upvotes 42 (50%), comments 3 (50%)" in shown
     assert "nothing counted, neutral" in shown
-    assert "Open: pins, hides, order and notes count until it is frozen" in shown
+    assert "Pins, hides, order and notes count until the freeze" in shown
     assert f"{DAY}/add/" in shown
     assert f"{DAY}/freeze/" in shown
 
@@ -163,8 +161,14 @@ def test_saving_the_list_pins_hides_orders_and_notes_and_leaves_a_trail(curator:
     assert [titles[index] for index in pool.pinned] == ["B", "A"]
     assert set(titles) == {"A", "B", "D"}
     assert candidate(edition, "B").note == "Read this first."
-    assert len(logged()) == 3
-    assert {entry.user.username for entry in LogEntry.objects.select_related("user")} == {"carol"}
+    assert set(logged()) == {
+        "carol: Pinned “A”.",
+        "carol: Placed “A” at 2.",
+        "carol: Pinned “B”.",
+        "carol: Placed “B” at 1.",
+        "carol: Noted at “B”: Read this first.",
+        "carol: Hid “C”.",
+    }
 
 
 def test_the_list_of_a_frozen_edition_refuses_a_pin_and_saves_a_hide(curator: Client) -> None:
@@ -392,26 +396,42 @@ def test_the_freeze_button_is_safe_from_other_sites() -> None:
     assert Edition.objects.get().is_open
 
 
-def test_a_held_edition_waits_for_its_curator(curator: Client) -> None:
+def hold(client: Client, do: str) -> str:
+    return body(client.post(f"{DAY}/hold/", {"do": do}, follow=True))
+
+
+def test_a_held_edition_waits_for_its_curator_and_says_whom_it_waits_for(curator: Client) -> None:
     make_paper()
     edition = editions.open_edition(TODAY)
-    form = {
-        "form-TOTAL_FORMS": 1, "form-INITIAL_FORMS": 1, "form-0-id": edition.pk,
-        "form-0-held": "on", "_save": "Save",
-    }  # fmt: skip
-    assert curator.post("/admin/papers/edition/", form).status_code == 302
+    assert curator.get(f"{DAY}/hold/").status_code == 405
+    shown = hold(curator, "hold")
+    assert f"Held by carol since {TODAY} 06:00 UTC" in shown
+    assert "Release it" in shown
     assert editions.freeze_due(MORNING) is None
-    assert "held: by hand only" in the_list(curator, edition)
+    assert "Hold it" in hold(curator, "release")
+    edition.refresh_from_db()
+    assert (edition.held, edition.held_by, edition.held_at) == (False, "", None)
+    assert editions.freeze_due(MORNING) == edition
+    assert logged() == [
+        "carol: Held: it is not frozen automatically.",
+        "carol: Released: it may be frozen automatically.",
+    ]
 
 
-def test_holding_an_edition_that_has_been_frozen_meanwhile_does_not_open_it_again() -> None:
+def test_holding_twice_keeps_the_name_of_who_held_it_first(curator: Client) -> None:
+    edition = editions.open_edition(TODAY)
+    editions.hold(edition, by="dan")
+    assert "Held by dan" in hold(curator, "hold")
+    assert len(logged()) == 1
+
+
+def test_an_edition_that_has_been_frozen_meanwhile_is_not_held(curator: Client) -> None:
     make_paper()
-    stale = editions.open_edition(TODAY)
-    editions.freeze(stale, MORNING)
+    edition = editions.open_edition(TODAY)
+    editions.freeze(edition, MORNING)
     was = Edition.objects.values().get()
-    stale.held = True
-    admin.site.get_model_admin(Edition).save_model(HttpRequest(), stale, None, change=True)
-    assert Edition.objects.values().get() == was | {"held": True}
+    assert "it can no longer be held" in hold(curator, "hold")
+    assert Edition.objects.values().get() == was
 
 
 # Papers
