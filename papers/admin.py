@@ -412,6 +412,8 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
             field.widget = forms.Textarea(
                 attrs={"rows": 2, "cols": 18, "maxlength": notes.MOST, "aria-label": "Note"}
             )
+        if db_field.name == "curation" and field is not None:
+            field.widget.attrs["aria-label"] = "Pinned or hidden"
         if db_field.name == "position" and field is not None:
             field.widget = forms.NumberInput(attrs={"min": 0, "max": 32767, "aria-label": "Place"})
         return field
@@ -492,7 +494,7 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
         )
         return f"{row.trend:.2f}: {terms or 'nothing counted, neutral'}"
 
-    @admin.display(description="Upvotes", ordering=F("votes").desc(nulls_last=True))
+    @admin.display(description="Upvotes", ordering=F("votes").asc(nulls_first=True))
     def upvotes(self, row: Any) -> str:
         return "–" if row.votes is None else str(row.votes)
 
