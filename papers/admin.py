@@ -34,7 +34,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.views.decorators.http import require_POST
 
-from papers import editions, notes, paths  # noqa: F401  (paths registers <day:…>)
+from papers import boards, editions, notes, paths  # noqa: F401  (paths registers <day:…>)
 from papers.categories import CATEGORY_NAMES
 from papers.models import MOST_PINS, Edition, EditionPaper, Harvest, Paper, Signal, Source
 from papers.views import day_context
@@ -237,7 +237,7 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
         outlook = editions.outlook(edition, now)
         try:
             with editions.as_frozen(edition, now) as preview:
-                context = day_context(preview.edition)
+                context = day_context(boards.day(preview.edition.day))
                 context |= {"joining": preview.joining, "outlook": outlook}
                 context["list_url"] = _list_of(edition)
                 response = render(request, "papers/preview.html", context)
@@ -415,7 +415,8 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
         if db_field.name == "curation" and field is not None:
             field.widget.attrs["aria-label"] = "Pinned or hidden"
         if db_field.name == "position" and field is not None:
-            field.widget = forms.NumberInput(attrs={"min": 0, "max": 32767, "aria-label": "Place"})
+            numbers = {"min": 0, "max": 32767, "class": "place", "aria-label": "Place"}
+            field.widget = forms.NumberInput(attrs=numbers)
         return field
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[EditionPaper]:
