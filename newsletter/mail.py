@@ -77,6 +77,10 @@ class Pick:
     def paper(self) -> Paper:
         return self.candidate.paper
 
+    @property
+    def note(self) -> str:
+        return self.candidate.note
+
     @cached_property
     def _quoted(self) -> tuple[str, str]:
         return quoted(self.paper.abstract, self.key)

@@ -14,7 +14,6 @@ from pytest_django.live_server_helper import LiveServer
 
 from papers import editions
 from papers.models import Edition
-from tests.browser.test_first_day import browser  # noqa: F401
 from tests.factories import make_paper, make_signal
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -31,7 +30,7 @@ def edition() -> Edition:
 
 
 @pytest.fixture
-def the_list(browser: Browser, live_server: LiveServer) -> Iterator[Open]:  # noqa: F811
+def the_list(browser: Browser, live_server: LiveServer) -> Iterator[Open]:
     """Opens the list as a curator; what the browser complains of fails the test."""
     user = User.objects.create_user("carol", password="pw", is_staff=True)
     user.groups.add(Group.objects.get(name="curators"))

@@ -174,7 +174,7 @@ def test_the_list_is_searched_by_title_author_identifier_and_abstract(
     )  # fmt: skip
     make_paper("Other", abstract="Else.")
     edition = editions.open_edition(TODAY)
-    shown = body(curator.get(LIST, {"edition__id__exact": edition.pk, "q": words}))
+    shown = body(curator.get(LIST, {"edition__id__exact": str(edition.pk), "q": words}))
     assert titles(shown) == ["Sparse graphs"]
 
 
@@ -190,7 +190,7 @@ def test_the_list_is_sifted_by_curation_category_and_source_and_sorted_by_upvote
     editions.curate(candidate(edition, "Few"), PINNED)
 
     def found(**query: str) -> list[str]:
-        return titles(body(curator.get(LIST, {"edition__id__exact": edition.pk, **query})))
+        return titles(body(curator.get(LIST, {"edition__id__exact": str(edition.pk), **query})))
 
     assert set(found(category="stat.ML")) == {"Few", "Many"}
     assert found(category="math.GR") == ["None"]
