@@ -92,7 +92,7 @@ class AddPaperForm(forms.Form):
         required=False,
         max_length=20_000,
         label="arXiv ids or DOIs",
-        help_text="of papers known here, one a line",
+        help_text="One a line, of papers that are known here.",
         widget=forms.Textarea(attrs={"rows": 4, "cols": 50}),
     )
     title = forms.CharField(required=False, max_length=1000, label="or a new paper's title")
