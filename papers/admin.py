@@ -92,8 +92,11 @@ class AddPaperForm(forms.Form):
         required=False,
         max_length=20_000,
         label="arXiv ids or DOIs",
-        help_text="One a line, of papers that are known here.",
+        help_text="One a line.",
         widget=forms.Textarea(attrs={"rows": 4, "cols": 50}),
+    )
+    ask = forms.BooleanField(
+        required=False, initial=True, label="Ask arXiv for those that are not known here"
     )
     title = forms.CharField(required=False, max_length=1000, label="or a new paper's title")
     link = forms.URLField(
@@ -207,9 +210,13 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
         if request.method == "POST" and form.is_valid():
             by = request.user.get_username()
             identifiers = form.cleaned_data.pop("identifier")
+            ask = form.cleaned_data.pop("ask")
+            failed: dict[str, str] = {}
             refused: list[editions.Refusal] = []
             try:
                 if identifiers:
+                    if ask and edition.is_open:
+                        failed = editions.ask_arxiv(identifiers)
                     added, refused = editions.add_papers(edition, identifiers, by=by)
                 else:
                     added = [editions.add_paper(edition, **form.cleaned_data, by=by)]
@@ -221,11 +228,11 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
                 if not refused:
                     return redirect(_list_of(edition))
                 # What is left to do is what could not be done.
-                left = {"identifier": "\n".join(refusal.what for refusal in refused)}
+                left = {"identifier": "\n".join(refusal.what for refusal in refused), "ask": ask}
                 form = AddPaperForm(left)
                 form.full_clean()
                 for refusal in refused:
-                    form.add_error("identifier", refusal.why)
+                    form.add_error("identifier", failed.get(refusal.what, refusal.why))
         context = self._context(request, edition, f"Add papers to the {str(edition).lower()}")
         return render(request, "admin/papers/edition/add_paper.html", context | {"form": form})
 

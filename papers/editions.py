@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time as clock
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,17 +13,20 @@ from datetime import UTC, date, datetime, time, timedelta
 import numpy as np
 from django.conf import settings
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 from numpy.typing import NDArray
 
+from papers import harvesting
 from papers.models import CurationRecord, Edition, EditionPaper, Paper, Signal, Source
+from papers.sources import SourceError
 from papers.sources.identifiers import normalise_arxiv_id, normalise_doi, title_key
 from papers.trending import GROWTH_SPAN, LEAST_GROWTH_SPAN, trend_scores
 
 log = logging.getLogger(__name__)
 
 MOST_ADDED = 100  # identifiers at a time
+ASKING_SECONDS = 10.0  # of a page: one more answer of arXiv may take as long again
 MOST_NAMED = 120  # characters of a title in a record
 
 FIRST_DAY = date(1990, 1, 1)  # before the first e-print: an earlier day is a slip of the pen
@@ -55,10 +59,12 @@ class Pool:
 
 
 def candidates_for(day: date) -> QuerySet[Paper]:
-    """Papers listed up to `day`, at most EDITION_WINDOW_DAYS back, in no settled edition."""
+    """Papers listed up to `day`, at most EDITION_WINDOW_DAYS back, in no settled edition; none that
+    its source took back."""
     since = day - timedelta(days=settings.EDITION_WINDOW_DAYS - 1)
     taken = EditionPaper.objects.filter(edition__in=Edition.objects.settled()).values("paper")
-    return Paper.objects.filter(listing_day__range=(since, day)).exclude(pk__in=taken)
+    listed = Paper.objects.filter(listing_day__range=(since, day), withdrawn_on=None)
+    return listed.exclude(pk__in=taken)
 
 
 def check_day(day: date, now: datetime) -> None:
@@ -123,11 +129,14 @@ def _collect(edition: Edition, now: datetime) -> None:
     )
     if more := edition.candidates.count() - before:
         record(edition, f"Listed {_papers(more)} that had come in.")
-    # A paper that another day's edition has carried meanwhile is no candidate any more.
+    # A paper that another day's edition has carried meanwhile, or that its source took back, is no
+    # candidate any more.
     elsewhere = EditionPaper.objects.filter(edition__in=Edition.objects.settled())
-    _, gone = edition.candidates.filter(paper__in=elsewhere.values("paper")).delete()
+    _, gone = edition.candidates.filter(
+        Q(paper__in=elsewhere.values("paper")) | Q(paper__withdrawn_on__isnull=False)
+    ).delete()
     if fewer := gone.get("papers.EditionPaper", 0):
-        record(edition, f"Took {_papers(fewer)} off that another edition has carried.")
+        record(edition, f"Took {_papers(fewer)} off: carried by another edition, or withdrawn.")
     _score(edition, now)
 
 
@@ -560,6 +569,28 @@ def add_papers(
     return added, refused
 
 
+def ask_arxiv(identifiers: Iterable[str]) -> dict[str, str]:
+    """Fetch the arXiv ids among them that are not known here; returns why some could not be had.
+
+    For somebody who waits before a page: the last one is asked within ASKING_SECONDS. Not to be
+    called within a transaction.
+    """
+    failed = {}
+    begun = clock.monotonic()
+    for identifier in dict.fromkeys(identifiers):
+        wanted = _identifier(identifier).get("arxiv_id")
+        if wanted is None or Paper.objects.filter(arxiv_id=wanted).exists():
+            continue
+        if clock.monotonic() - begun > ASKING_SECONDS:
+            failed[identifier] = f"arXiv was not asked for {identifier} yet. Send it once more."
+            continue
+        try:
+            harvesting.fetch_paper(wanted)
+        except SourceError as error:
+            failed[identifier] = f"arXiv did not give {identifier}: {error}"
+    return failed
+
+
 @contextmanager
 def _adding(edition: Edition) -> Iterator[Edition]:
     """The edition, open until the end, and scored anew then."""
@@ -573,6 +604,8 @@ def _adding(edition: Edition) -> Iterator[Edition]:
 
 
 def _put(edition: Edition, paper: Paper, by: str) -> EditionPaper:
+    if paper.withdrawn_on is not None:
+        raise CurationError(f"“{paper}” was withdrawn by its source on {paper.withdrawn_on}.")
     carried = Edition.objects.settled().filter(papers=paper).first()
     if carried is not None:
         raise CurationError(

@@ -12,10 +12,11 @@ import time_machine
 from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
-from pytest_django import DjangoAssertNumQueries
+from pytest_django import DjangoAssertNumQueries, Settings
 
 from papers import editions
 from papers.models import CurationRecord, Edition, EditionPaper, Paper
+from papers.sources.recorded import Recorded, Saved
 from tests.factories import MORNING, TODAY, make_frozen_edition, make_paper, make_signal
 
 pytestmark = pytest.mark.django_db
@@ -405,6 +406,50 @@ def test_papers_are_added_by_a_list_and_what_is_unknown_stays_to_be_seen_to(
     assert logged() == ["carol: Added “One”.", "carol: Added “Two”."]
 
 
+ENTRY = (
+    b'<feed xmlns="http://www.w3.org/2005/Atom"><entry><id>http://arxiv.org/abs/2611.00001v1</id>'
+    b"<published>2026-11-19T10:00:00Z</published><title>Kites of kind 1</title>"
+    b"<summary>About kites.</summary><author><name>Ada Alvarez</name></author></entry></feed>"
+)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_unknown_is_asked_of_arxiv_where_the_curator_says_so(settings: Settings) -> None:
+    client = Client()
+    client.force_login(User.objects.create_superuser("carol"))
+    known = make_paper("Old", arxiv_id="2505.24864", listing_day=TODAY - timedelta(days=300))
+    edition = editions.open_edition(TODAY)
+    with Recorded([Saved("/api?id_list=2611.00001", ENTRY)]) as server:
+        settings.ARXIV_API_URL = f"{server.url}/api"
+        assert "No paper 2611.00001 is known here" in add(client, identifier="2611.00001")
+        assert server.asked == []
+        shown = add(client, identifier="2505.24864\n2611.00001\nhello", ask="on")
+        assert len(server.asked) == 1
+    assert "“Kites of kind 1” is on the list" in shown
+    assert "“hello” is neither an arXiv id nor a DOI" in shown
+    assert {row.paper.title for row in edition.candidates.all()} == {"Old", "Kites of kind 1"}
+    assert known in edition.papers.all()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_arxiv_does_not_have_is_said_and_stays_to_be_seen_to(settings: Settings) -> None:
+    client = Client()
+    client.force_login(User.objects.create_superuser("carol"))
+    editions.open_edition(TODAY)
+    with Recorded([Saved("/api", b'<feed xmlns="http://www.w3.org/2005/Atom"/>')]) as server:
+        settings.ARXIV_API_URL = f"{server.url}/api"
+        shown = add(client, identifier="2611.00001", ask="on")
+    assert "arXiv did not give 2611.00001" in shown
+    assert ">\n2611.00001</textarea>" in shown.replace("\r", "")
+
+
+def test_a_withdrawn_paper_is_not_added(curator: Client) -> None:
+    old = TODAY - timedelta(days=300)
+    make_paper("Gone", arxiv_id="2505.24864", listing_day=old, withdrawn_on=TODAY)
+    editions.open_edition(TODAY)
+    assert "“Gone” was withdrawn by its source" in add(curator, identifier="2505.24864")
+
+
 def test_more_identifiers_than_a_hundred_are_refused(curator: Client) -> None:
     editions.open_edition(TODAY)
     lines = "\n".join(f"2505.{n:05}" for n in range(101))
@@ -600,7 +645,7 @@ def test_an_edition_held_past_its_day_keeps_what_the_next_one_has_not_carried() 
         assert held.is_open
         assert editions.freeze(held, tomorrow).state == Edition.State.EMPTY
     records = [row.what for row in held.curation_records.order_by("id")]
-    assert "Took 1 paper off that another edition has carried." in records
+    assert "Took 1 paper off: carried by another edition, or withdrawn." in records
 
 
 # The preview and the log
