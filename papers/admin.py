@@ -149,6 +149,7 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
     ) -> None:
         if not change:  # of an edition that is there, nothing is changed in this form
             super().save_model(request, obj, form, change)
+            editions.record(obj, "Opened.", request.user.get_username())
 
     @admin.display(description="State")
     def outlook(self, edition: Edition) -> str:
@@ -233,7 +234,7 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
                 form.full_clean()
                 for refusal in refused:
                     form.add_error("identifier", failed.get(refusal.what, refusal.why))
-        context = self._context(request, edition, f"Add papers to the {str(edition).lower()}")
+        context = page_of(request, edition, f"Add papers to the {str(edition).lower()}")
         return render(request, "admin/papers/edition/add_paper.html", context | {"form": form})
 
     def preview(self, request: HttpRequest, day: Any) -> HttpResponse:
@@ -280,8 +281,8 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
             return redirect(_list_of(edition))
         count = Count("pk")
         sizes = edition.candidates.order_by().values_list("curation").annotate(count)
-        context = self._context(request, edition, f"Freeze the {str(edition).lower()}?")
-        context |= {"outlook": editions.outlook(edition, now), "list_url": _list_of(edition)}
+        context = page_of(request, edition, f"Freeze the {str(edition).lower()}?")
+        context["outlook"] = editions.outlook(edition, now)
         context |= {f"{curation or 'plain'}_count": size for curation, size in sizes}
         return render(request, "admin/papers/edition/freeze.html", context)
 
@@ -289,11 +290,7 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
         """Who did what, newest first."""
         self._require(request, "papers.view_edition")
         edition = get_object_or_404(Edition, day=day)
-        context = self._context(request, edition, f"Log of the {str(edition).lower()}")
-        records = list(edition.curation_records.all()[: MOST_RECORDS + 1])
-        context |= {"records": records[:MOST_RECORDS], "more": len(records) > MOST_RECORDS}
-        context["list_url"] = _list_of(edition)
-        return render(request, "admin/papers/edition/log.html", context)
+        return log_page(request, edition)
 
     def history_view(self, request: HttpRequest, object_id: str, *args: Any) -> HttpResponse:
         """An edition has one history, and it outlives the accounts."""
@@ -302,10 +299,6 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
             return super().history_view(request, object_id)
         return self.log(request, edition.day)
 
-    def _context(self, request: HttpRequest, edition: Edition, title: str) -> dict[str, Any]:
-        context = {**self.admin_site.each_context(request), "edition": edition}
-        return context | {"title": title, "opts": self.opts}
-
     def _refuse(self, request: HttpRequest, error: editions.CurationError) -> HttpResponse:
         messages.error(request, str(error))
         return redirect("admin:papers_edition_changelist")
@@ -313,6 +306,19 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
     def _require(self, request: HttpRequest, permission: str) -> None:
         if not request.user.has_perm(permission):
             raise PermissionDenied
+
+
+def page_of(request: HttpRequest, edition: Edition, title: str) -> dict[str, Any]:
+    """What every page about an edition is given."""
+    context = {**admin.site.each_context(request), "edition": edition}
+    return context | {"title": title, "opts": Edition._meta, "list_url": _list_of(edition)}
+
+
+def log_page(request: HttpRequest, edition: Edition) -> HttpResponse:
+    records = list(edition.curation_records.all()[: MOST_RECORDS + 1])
+    context = page_of(request, edition, f"Log of the {str(edition).lower()}")
+    context |= {"records": records[:MOST_RECORDS], "more": len(records) > MOST_RECORDS}
+    return render(request, "admin/papers/edition/log.html", context)
 
 
 def _list_of(edition: Edition) -> str:
@@ -393,9 +399,9 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
     list_editable = ("curation", "position", "note")
     list_filter = ("curation", CategoryFilter, SourceFilter)
     list_select_related = ("paper", "edition")
-    # Of each row four fields are posted, and Django reads at most 1,000 of one form.
+    # Of each row five fields are posted at most, and Django reads no more than 1,000 of one form.
     list_per_page = 100
-    list_max_show_all = 200
+    list_max_show_all = 190
     show_full_result_count = False
     search_fields = (
         "paper__title", "paper__authors", "paper__arxiv_id", "paper__doi", "paper__abstract",
@@ -451,7 +457,7 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
             "edition": edition,
             "title": str(edition) if edition else "Candidates",
             # Rows that are sorted or sifted, or come on a later page, are not in the page's order.
-            "orderly": set(request.GET) == {"edition__id__exact"},
+            "orderly": set(request.GET) - {"all"} == {"edition__id__exact"},
         }
         if edition is not None:
             context["outlook"] = editions.outlook(edition, timezone.now())
@@ -473,6 +479,13 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
             return super().changeform_view(request, *args, **options)
         with editions.alone():
             return super().changeform_view(request, *args, **options)
+
+    def history_view(self, request: HttpRequest, object_id: str, *args: Any) -> HttpResponse:
+        """It is in the log of its edition."""
+        row = self.get_object(request, object_id)
+        if row is None or not self.has_view_permission(request, row):
+            return super().history_view(request, object_id)
+        return log_page(request, row.edition)
 
     def get_changelist_formset(self, request: HttpRequest, **options: Any) -> Any:
         return super().get_changelist_formset(request, formset=CandidateFormSet, **options)

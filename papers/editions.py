@@ -319,6 +319,7 @@ def curate_all(
         for row in asked.values():
             row.edition = edition = found[row.edition_id]
             if was.get(row.pk, curation) == curation:
+                row.curation = was.get(row.pk, row.curation)  # another may have done it just now
                 continue
             if curation == pinned:
                 if why := edition.why_no_pins(pins[edition.pk]):

@@ -529,6 +529,7 @@ def test_the_form_of_a_new_edition_refuses_such_days_too(
     assert not Edition.objects.exists()
     assert curator.post("/admin/papers/edition/add/", {"day": str(TODAY)}).status_code == 302
     assert Edition.objects.get().day == TODAY
+    assert logged() == ["carol: Opened."]
 
 
 # Freezing
@@ -708,7 +709,9 @@ def test_the_log_tells_who_did_what_newest_first_and_outlives_the_account(
     User.objects.all().delete()
     client = Client()
     client.force_login(User.objects.create_superuser("root"))
-    for page in (f"{DAY}/log/", f"/admin/papers/edition/{edition.pk}/history/"):
+    row = candidate(edition, "A")
+    histories = (f"/admin/papers/edition/{edition.pk}/history/", f"{LIST}{row.pk}/history/")
+    for page in (f"{DAY}/log/", *histories):
         response = client.get(page)
         assert b"<b>B</b>" not in response.content
         rows = re.findall(r"<td>([^<]*)</td><td>(.*?)</td></tr>", response.content.decode())

@@ -70,7 +70,8 @@ if (help && list) {
     handle.type = "button";
     handle.className = "handle";
     handle.textContent = "≡";
-    handle.setAttribute("aria-label", "Move up or down with the arrow keys");
+    const title = row.querySelector(".field-paper_title > a")?.textContent;
+    handle.setAttribute("aria-label", `Move “${title}” with the arrow keys`);
     handle.addEventListener("pointerdown", (event) => drag(event, row));
     handle.addEventListener("keydown", (event) => {
       const step = { ArrowUp: up, ArrowDown: down }[event.key];
