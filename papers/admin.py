@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
@@ -10,16 +11,37 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db.models import Count, QuerySet, URLField
+from django.db.models import (
+    Case,
+    Count,
+    F,
+    Func,
+    IntegerField,
+    OrderBy,
+    QuerySet,
+    TextField,
+    URLField,
+    Value,
+    When,
+)
+from django.db.models.fields.json import KT
+from django.db.models.functions import Cast
 from django.forms import BaseModelFormSet, ModelForm
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
+from django.views.decorators.http import require_POST
 
-from papers import editions, paths  # noqa: F401  (paths registers <day:…>)
-from papers.models import Edition, EditionPaper, Harvest, Paper, Signal
+from papers import boards, editions, notes, paths  # noqa: F401  (paths registers <day:…>)
+from papers.categories import CATEGORY_NAMES
+from papers.models import MOST_PINS, Edition, EditionPaper, Harvest, Paper, Signal, Source
+from papers.views import day_context
+
+MOST_RECORDS = 500  # of an edition's log, on one page
+MOST_VALUES = 20  # of a filter, the most frequent ones
+MOST_TOLD = 8  # refusals in one message, told by name
 
 
 class NoHandWriting:
@@ -64,15 +86,31 @@ class PaperAdmin(admin.ModelAdmin[Paper]):
 
 
 class AddPaperForm(forms.Form):
-    """A known paper by its identifier, or a new one by title and link."""
+    """Known papers by their identifiers, or a new one by title and link."""
 
     identifier = forms.CharField(
-        required=False, label="arXiv id or DOI", help_text="of a paper known here"
+        required=False,
+        max_length=20_000,
+        label="arXiv ids or DOIs",
+        help_text="One a line.",
+        widget=forms.Textarea(attrs={"rows": 4, "cols": 50}),
+    )
+    ask = forms.BooleanField(
+        required=False, initial=True, label="Ask arXiv for those that are not known here"
     )
     title = forms.CharField(required=False, max_length=1000, label="or a new paper's title")
     link = forms.URLField(
         required=False, max_length=500, label="and its link", assume_scheme="https"
     )
+
+    def clean_identifier(self) -> list[str]:
+        lines = [line.strip() for line in self.cleaned_data["identifier"].splitlines()]
+        found = [line for line in lines if line]
+        if len(found) > editions.MOST_ADDED:
+            raise ValidationError(
+                f"These are {len(found)}: add at most {editions.MOST_ADDED} at a time."
+            )
+        return found
 
 
 class EditionForm(ModelForm[Edition]):
@@ -88,13 +126,17 @@ class EditionForm(ModelForm[Edition]):
 @admin.register(Edition)
 class EditionAdmin(admin.ModelAdmin[Edition]):
     form = EditionForm
-    list_display = ("day", "state", "candidate_list", "reason", "frozen_at", "held")
-    list_editable = ("held",)
-    fields = ("day", "held")
+    list_display = ("day", "outlook", "candidate_list", "log_link")
+    list_filter = ("state", "held")
+    date_hierarchy = "day"
+    fields = ("day",)
     change_list_template = "admin/papers/edition/change_list.html"
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Edition | None = None) -> list[str]:
-        return ["day"] if obj else []
+    def get_fields(self, request: HttpRequest, obj: Edition | None = None) -> list[Any]:
+        return ["day", "outlook", "candidate_list", "log_link"] if obj else ["day"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Edition | None = None) -> list[Any]:
+        return self.get_fields(request, obj) if obj else []
 
     def has_delete_permission(self, request: HttpRequest, obj: Edition | None = None) -> bool:
         return False  # deliveries answer to it
@@ -105,15 +147,23 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
     def save_model(
         self, request: HttpRequest, obj: Edition, form: ModelForm[Edition], change: bool
     ) -> None:
-        if change:  # of a row read a while ago: it may have been frozen since
-            obj.save(update_fields=["held"])
-        else:
+        if not change:  # of an edition that is there, nothing is changed in this form
             super().save_model(request, obj, form, change)
+            editions.record(obj, "Opened.", request.user.get_username())
+
+    @admin.display(description="State")
+    def outlook(self, edition: Edition) -> str:
+        return editions.outlook(edition, timezone.now())
 
     @admin.display(description="Papers")
     def candidate_list(self, edition: Any) -> str:
         url = reverse("admin:papers_edition_curate", args=[edition.day])
         return format_html('<a href="{}">{} papers</a>', url, edition.size)
+
+    @admin.display(description="Log")
+    def log_link(self, edition: Edition) -> str:
+        url = reverse("admin:papers_edition_log", args=[edition.day])
+        return format_html('<a href="{}">Who did what</a>', url)
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
@@ -121,7 +171,10 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
             path("today/", view(self.today), name="papers_edition_today"),
             path("<day:day>/curate/", view(self.curate), name="papers_edition_curate"),
             path("<day:day>/add/", view(self.add_paper), name="papers_edition_add_paper"),
+            path("<day:day>/preview/", view(self.preview), name="papers_edition_preview"),
+            path("<day:day>/hold/", view(require_POST(self.hold)), name="papers_edition_hold"),
             path("<day:day>/freeze/", view(self.freeze), name="papers_edition_freeze"),
+            path("<day:day>/log/", view(self.log), name="papers_edition_log"),
             *super().get_urls(),
         ]
 
@@ -156,32 +209,95 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
         edition = get_object_or_404(Edition, day=day)
         form = AddPaperForm(request.POST or None)
         if request.method == "POST" and form.is_valid():
+            by = request.user.get_username()
+            identifiers = form.cleaned_data.pop("identifier")
+            ask = form.cleaned_data.pop("ask")
+            failed: dict[str, str] = {}
+            refused: list[editions.Refusal] = []
             try:
-                candidate = editions.add_paper(edition, **form.cleaned_data)
+                if identifiers:
+                    if ask and edition.is_open:
+                        failed = editions.ask_arxiv(identifiers)
+                    added, refused = editions.add_papers(edition, identifiers, by=by)
+                else:
+                    added = [editions.add_paper(edition, **form.cleaned_data, by=by)]
             except editions.CurationError as error:
                 form.add_error(None, str(error))
             else:
-                self.log_change(request, edition, f"Added “{candidate.paper}”.")
-                messages.success(request, f"“{candidate.paper}” is on the list.")
-                return redirect(_list_of(edition))
-        context = {**self.admin_site.each_context(request), "form": form, "edition": edition}
-        context |= {"title": f"Add a paper to the {str(edition).lower()}", "opts": self.opts}
-        return render(request, "admin/papers/edition/add_paper.html", context)
+                for candidate in added:
+                    messages.success(request, f"“{candidate.paper}” is on the list.")
+                if not refused:
+                    return redirect(_list_of(edition))
+                # What is left to do is what could not be done.
+                left = {"identifier": "\n".join(refusal.what for refusal in refused), "ask": ask}
+                form = AddPaperForm(left)
+                form.full_clean()
+                for refusal in refused:
+                    form.add_error("identifier", failed.get(refusal.what, refusal.why))
+        context = page_of(request, edition, f"Add papers to the {str(edition).lower()}")
+        return render(request, "admin/papers/edition/add_paper.html", context | {"form": form})
+
+    def preview(self, request: HttpRequest, day: Any) -> HttpResponse:
+        """The public page as a freeze would make it now. The admin's pages are never cached."""
+        self._require(request, "papers.change_editionpaper")
+        edition = get_object_or_404(Edition, day=day)
+        now = timezone.now()
+        outlook = editions.outlook(edition, now)
+        try:
+            with editions.as_frozen(edition, now) as preview:
+                context = day_context(boards.day(preview.edition.day))
+                context |= {"joining": preview.joining, "outlook": outlook}
+                context["list_url"] = _list_of(edition)
+                response = render(request, "papers/preview.html", context)
+        except editions.CurationError as error:
+            return self._refuse(request, error)
+        response["X-Robots-Tag"] = "noindex"
+        return response
+
+    def hold(self, request: HttpRequest, day: Any) -> HttpResponse:
+        """Hold it or release it, as the button says that was pressed."""
+        self._require(request, "papers.change_edition")
+        edition = get_object_or_404(Edition, day=day)
+        act = editions.release if request.POST.get("do") == "release" else editions.hold
+        try:
+            act(edition, by=request.user.get_username())
+        except editions.CurationError as error:
+            messages.error(request, str(error))
+        else:
+            edition.refresh_from_db()
+            messages.success(request, f"{edition}: {editions.outlook(edition, timezone.now())}")
+        return redirect(_list_of(edition))
 
     def freeze(self, request: HttpRequest, day: Any) -> HttpResponse:
         self._require(request, "papers.freeze_edition")
         edition = get_object_or_404(Edition, day=day)
+        now = timezone.now()
         if request.method == "POST" and edition.is_open:
             try:
-                edition = editions.freeze(edition, timezone.now())
+                edition = editions.freeze(edition, now, by=request.user.get_username())
             except editions.CurationError as error:
                 return self._refuse(request, error)
-            self.log_change(request, edition, "Frozen by hand.")
             messages.success(request, f"{edition} is {edition.get_state_display()}.")
             return redirect(_list_of(edition))
-        context = {**self.admin_site.each_context(request), "edition": edition, "opts": self.opts}
-        context["title"] = f"Freeze the {str(edition).lower()}?"
+        count = Count("pk")
+        sizes = edition.candidates.order_by().values_list("curation").annotate(count)
+        context = page_of(request, edition, f"Freeze the {str(edition).lower()}?")
+        context["outlook"] = editions.outlook(edition, now)
+        context |= {f"{curation or 'plain'}_count": size for curation, size in sizes}
         return render(request, "admin/papers/edition/freeze.html", context)
+
+    def log(self, request: HttpRequest, day: Any) -> HttpResponse:
+        """Who did what, newest first."""
+        self._require(request, "papers.view_edition")
+        edition = get_object_or_404(Edition, day=day)
+        return log_page(request, edition)
+
+    def history_view(self, request: HttpRequest, object_id: str, *args: Any) -> HttpResponse:
+        """An edition has one history, and it outlives the accounts."""
+        edition = self.get_object(request, object_id)
+        if edition is None:
+            return super().history_view(request, object_id)
+        return self.log(request, edition.day)
 
     def _refuse(self, request: HttpRequest, error: editions.CurationError) -> HttpResponse:
         messages.error(request, str(error))
@@ -190,6 +306,19 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
     def _require(self, request: HttpRequest, permission: str) -> None:
         if not request.user.has_perm(permission):
             raise PermissionDenied
+
+
+def page_of(request: HttpRequest, edition: Edition, title: str) -> dict[str, Any]:
+    """What every page about an edition is given."""
+    context = {**admin.site.each_context(request), "edition": edition}
+    return context | {"title": title, "opts": Edition._meta, "list_url": _list_of(edition)}
+
+
+def log_page(request: HttpRequest, edition: Edition) -> HttpResponse:
+    records = list(edition.curation_records.all()[: MOST_RECORDS + 1])
+    context = page_of(request, edition, f"Log of the {str(edition).lower()}")
+    context |= {"records": records[:MOST_RECORDS], "more": len(records) > MOST_RECORDS}
+    return render(request, "admin/papers/edition/log.html", context)
 
 
 def _list_of(edition: Edition) -> str:
@@ -205,32 +334,87 @@ class CandidateFormSet(BaseModelFormSet[EditionPaper, ModelForm[EditionPaper]]):
         if any(self.errors):
             return
         pins = Counter(
-            form.instance.edition_id
+            form.instance.edition
             for form in self.forms
             if "curation" in form.changed_data
             and form.instance.curation == EditionPaper.Curation.PINNED
         )
-        for edition_id, more in pins.items():
-            EditionPaper.check_pins(edition_id, more)
+        for edition, more in pins.items():
+            EditionPaper.check_pins(edition, more)
+
+
+class OfPapers(admin.SimpleListFilter):
+    """A filter by one of the lists of a paper, with the values that the candidates have."""
+
+    field: str
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
+        edition = request.GET.get("edition__id__exact", "")
+        if not _is_key(edition):
+            return []
+        values = EditionPaper.objects.filter(edition=int(edition)).order_by()
+        each = Func(F(f"paper__{self.field}"), function="unnest", output_field=TextField())
+        counts = Counter(values.values_list(each, flat=True))
+        return [
+            (value, f"{self.label(value)} ({count})")
+            for value, count in counts.most_common(MOST_VALUES)
+        ]
+
+    def label(self, value: str) -> str:
+        return value
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[EditionPaper]
+    ) -> QuerySet[EditionPaper]:
+        value = self.value()
+        return queryset.filter(**{f"paper__{self.field}__contains": [value]}) if value else queryset
+
+
+class CategoryFilter(OfPapers):
+    title = "category"
+    parameter_name = "category"
+    field = "categories"
+
+    def label(self, value: str) -> str:
+        return CATEGORY_NAMES.get(value, value)
+
+
+class SourceFilter(OfPapers):
+    title = "source"
+    parameter_name = "source"
+    field = "sources"
+
+    def label(self, value: str) -> str:
+        return dict(Source.choices).get(value, value)
 
 
 @admin.register(EditionPaper)
 class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
-    """The list of an edition: pin, hide, order, note."""
+    """The list of an edition: search, pin, hide, order, note."""
 
     list_display = (
-        "paper_title", "source", "trend_in_words", "curation", "position", "note",
+        "paper_title", "trend_in_words", "upvotes", "curation", "position", "note",
     )  # fmt: skip
     list_display_links = None
     list_editable = ("curation", "position", "note")
-    list_filter = ("edition", "curation")
+    list_filter = ("curation", CategoryFilter, SourceFilter)
     list_select_related = ("paper", "edition")
-    list_per_page = 50
-    search_fields = ("paper__title", "paper__arxiv_id", "paper__abstract")
+    # Of each row five fields are posted at most, and Django reads no more than 1,000 of one form.
+    list_per_page = 100
+    list_max_show_all = 190
+    show_full_result_count = False
+    search_fields = (
+        "paper__title", "paper__authors", "paper__arxiv_id", "paper__doi", "paper__abstract",
+    )  # fmt: skip
+    search_help_text = "Title, authors, arXiv id, DOI, abstract"
     actions = ("pin", "hide", "restore")
     fields = ("edition", "paper", "curation", "position", "note", "trend", "trend_terms")
     readonly_fields = ("edition", "paper", "trend", "trend_terms")
     change_list_template = "admin/papers/editionpaper/change_list.html"
+
+    class Media:
+        js = (forms.Script("papers/order.js", defer=True),)
+        css = {"all": ("papers/curating.css",)}
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False  # by way of the edition: "add a paper"
@@ -238,19 +422,52 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
         field = super().formfield_for_dbfield(db_field, request, **options)
         if db_field.name == "note" and field is not None:
-            field.widget = forms.Textarea(attrs={"rows": 2, "cols": 18})
+            field.widget = forms.Textarea(
+                attrs={"rows": 2, "cols": 18, "maxlength": notes.MOST, "aria-label": "Note"}
+            )
+        if db_field.name == "curation" and field is not None:
+            field.widget.attrs["aria-label"] = "Pinned or hidden"
         if db_field.name == "position" and field is not None:
-            field.widget = forms.NumberInput(attrs={"min": 0, "class": "place"})
+            numbers = {"min": 0, "max": 32767, "class": "place", "aria-label": "Place"}
+            field.widget = forms.NumberInput(attrs=numbers)
         return field
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[EditionPaper]:
+        votes = Cast(KT("trend_terms__upvotes__count"), IntegerField())
+        return super().get_queryset(request).annotate(votes=votes)
+
+    def get_ordering(self, request: HttpRequest) -> list[Any]:
+        """As on the page: the pinned first, and here the hidden last."""
+        ranks = [When(curation="pinned", then=Value(0)), When(curation="hidden", then=Value(2))]
+        return [
+            OrderBy(Case(*ranks, default=Value(1))),
+            F("position").asc(nulls_last=True),
+            "-trend",
+            "id",
+        ]
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         edition_id = request.GET.get("edition__id__exact", "")
-        edition = Edition.objects.filter(pk=edition_id).first() if edition_id.isdecimal() else None
+        edition = Edition.objects.filter(pk=edition_id).first() if _is_key(edition_id) else None
         if edition is None and not request.GET and request.method == "GET":
             return HttpResponseRedirect(reverse("admin:papers_edition_today"))
-        context = {"edition": edition, "title": str(edition) if edition else "Candidates"}
+        context: dict[str, Any] = {
+            "edition": edition,
+            "title": str(edition) if edition else "Candidates",
+            # Rows that are sorted or sifted, or come on a later page, are not in the page's order.
+            "orderly": set(request.GET) - {"all"} == {"edition__id__exact"},
+        }
+        if edition is not None:
+            context["outlook"] = editions.outlook(edition, timezone.now())
+            count = edition.candidates.count
+            context["sizes"] = {
+                "all": count(),
+                "pinned": edition.candidates.filter(curation="pinned").count(),
+                "hidden": edition.candidates.filter(curation="hidden").count(),
+                "most": MOST_PINS,
+            }
         context = {**(extra_context or {}), **context}
         if request.method != "POST":
             return super().changelist_view(request, context)
@@ -263,23 +480,33 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
         with editions.alone():
             return super().changeform_view(request, *args, **options)
 
+    def history_view(self, request: HttpRequest, object_id: str, *args: Any) -> HttpResponse:
+        """It is in the log of its edition."""
+        row = self.get_object(request, object_id)
+        if row is None or not self.has_view_permission(request, row):
+            return super().history_view(request, object_id)
+        return log_page(request, row.edition)
+
     def get_changelist_formset(self, request: HttpRequest, **options: Any) -> Any:
         return super().get_changelist_formset(request, formset=CandidateFormSet, **options)
 
     def save_model(self, request: HttpRequest, obj: EditionPaper, form: Any, change: bool) -> None:
-        editions.touch(obj.edition)  # first: the freeze, too, locks the edition before its papers
-        super().save_model(request, obj, form, change)
+        editions.revise(obj, by=request.user.get_username())
 
     @admin.display(description="Title", ordering="paper__title")
     def paper_title(self, row: EditionPaper) -> str:
-        url = reverse("admin:papers_paper_change", args=[row.paper_id])
-        return format_html('<a href="{}">{}</a>', url, row.paper.title)
+        paper = row.paper
+        facts = [", ".join(paper.authors[:3]) + (" …" if len(paper.authors) > 3 else "")]
+        facts += [", ".join(paper.categories[:1]), paper.arxiv_id or "", ", ".join(paper.sources)]
+        return format_html(
+            '<a href="{}">{}</a><details><summary>{}</summary><p>{}</p></details>',
+            reverse("admin:papers_paper_change", args=[paper.pk]),
+            paper.title,
+            " · ".join(fact for fact in facts if fact) or "Abstract",
+            paper.abstract or "No abstract is known here.",
+        )
 
-    @admin.display(description="Source")
-    def source(self, row: EditionPaper) -> str:
-        return ", ".join(row.paper.sources)
-
-    @admin.display(description="Trend: counters and percentiles", ordering="trend")
+    @admin.display(description="Trend", ordering="trend")
     def trend_in_words(self, row: EditionPaper) -> str:
         terms = ", ".join(
             f"{name} {values['count']} ({values['percentile']:.0%})"
@@ -287,6 +514,10 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
             if (values := row.trend_terms.get(name))
         )
         return f"{row.trend:.2f}: {terms or 'nothing counted, neutral'}"
+
+    @admin.display(description="Upvotes", ordering=F("votes").asc(nulls_first=True))
+    def upvotes(self, row: Any) -> str:
+        return "–" if row.votes is None else str(row.votes)
 
     @admin.action(description="Pin: into everybody's mail", permissions=["change"])
     def pin(self, request: HttpRequest, rows: QuerySet[EditionPaper]) -> None:
@@ -303,14 +534,32 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
     def _curate(
         self, request: HttpRequest, rows: QuerySet[EditionPaper], curation: EditionPaper.Curation
     ) -> None:
-        for row in rows.select_related("edition", "paper"):
-            try:
-                editions.curate(row, curation)
-            except editions.CurationError as error:
-                messages.error(request, str(error))
-                return
-            word = curation.label if curation else "neither pinned nor hidden"
-            self.log_change(request, row, f"Marked {word}.")
+        asked = list(rows.select_related("edition", "paper"))
+        was = {row.pk: row.curation for row in asked}
+        refused = editions.curate_all(asked, curation, by=request.user.get_username())
+        done = [row for row in asked if row.curation == curation]
+        changed = [row for row in done if was[row.pk] != curation]
+        word = curation.label.lower() if curation else "neither pinned nor hidden"
+        if changed:
+            messages.success(request, f"{_count(len(changed))} {word} now.")
+        if len(done) > len(changed):
+            messages.info(request, f"{_count(len(done) - len(changed))} {word} already.")
+        by_reason: dict[str, list[str]] = {}
+        for refusal in refused:
+            by_reason.setdefault(refusal.why, []).append(f"“{refusal.what}”")
+        for why, titles in by_reason.items():
+            told = ", ".join(titles[:MOST_TOLD])
+            if len(titles) > MOST_TOLD:
+                told += f" and {len(titles) - MOST_TOLD} more"
+            messages.error(request, f"Not {word}: {told}. {why}")
+
+
+def _count(papers: int) -> str:
+    return "1 paper is" if papers == 1 else f"{papers} papers are"
+
+
+def _is_key(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 19
 
 
 @admin.register(Harvest)

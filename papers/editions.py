@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time as clock
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -10,17 +12,22 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import numpy as np
 from django.conf import settings
-from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 from numpy.typing import NDArray
 
-from papers.models import Edition, EditionPaper, Paper, Signal, Source
+from papers import harvesting
+from papers.models import CurationRecord, Edition, EditionPaper, Paper, Signal, Source
+from papers.sources import SourceError
 from papers.sources.identifiers import normalise_arxiv_id, normalise_doi, title_key
 from papers.trending import GROWTH_SPAN, LEAST_GROWTH_SPAN, trend_scores
 
 log = logging.getLogger(__name__)
+
+MOST_ADDED = 100  # identifiers at a time
+ASKING_SECONDS = 10.0  # of a page: one more answer of arXiv may take as long again
+MOST_NAMED = 120  # characters of a title in a record
 
 FIRST_DAY = date(1990, 1, 1)  # before the first e-print: an earlier day is a slip of the pen
 
@@ -52,10 +59,12 @@ class Pool:
 
 
 def candidates_for(day: date) -> QuerySet[Paper]:
-    """Papers listed up to `day`, at most EDITION_WINDOW_DAYS back, in no settled edition."""
+    """Papers listed up to `day`, at most EDITION_WINDOW_DAYS back, in no settled edition; none that
+    its source took back."""
     since = day - timedelta(days=settings.EDITION_WINDOW_DAYS - 1)
     taken = EditionPaper.objects.filter(edition__in=Edition.objects.settled()).values("paper")
-    return Paper.objects.filter(listing_day__range=(since, day)).exclude(pk__in=taken)
+    listed = Paper.objects.filter(listing_day__range=(since, day), withdrawn_on=None)
+    return listed.exclude(pk__in=taken)
 
 
 def check_day(day: date, now: datetime) -> None:
@@ -98,18 +107,40 @@ def alone() -> Iterator[None]:
         yield
 
 
+def record(edition: Edition, what: str, by: str = "") -> None:
+    """Say in the edition's log what was done, and by whom; "" is the service itself."""
+    CurationRecord.objects.create(edition=edition, by=by, what=what)
+
+
+def _papers(count: int) -> str:
+    return f"{count} paper{'' if count == 1 else 's'}"
+
+
+def _named(candidate: EditionPaper) -> str:
+    title = candidate.paper.title
+    return f"“{title if len(title) <= MOST_NAMED else title[:MOST_NAMED] + '…'}”"
+
+
 def _collect(edition: Edition, now: datetime) -> None:
+    before = edition.candidates.count()
     EditionPaper.objects.bulk_create(
         [EditionPaper(edition=edition, paper=paper) for paper in candidates_for(edition.day)],
         ignore_conflicts=True,
     )
-    # A paper that another day's edition has carried meanwhile is no candidate any more.
+    if more := edition.candidates.count() - before:
+        record(edition, f"Listed {_papers(more)} that had come in.")
+    # A paper that another day's edition has carried meanwhile, or that its source took back, is no
+    # candidate any more.
     elsewhere = EditionPaper.objects.filter(edition__in=Edition.objects.settled())
-    edition.candidates.filter(paper__in=elsewhere.values("paper")).delete()
+    _, gone = edition.candidates.filter(
+        Q(paper__in=elsewhere.values("paper")) | Q(paper__withdrawn_on__isnull=False)
+    ).delete()
+    if fewer := gone.get("papers.EditionPaper", 0):
+        record(edition, f"Took {_papers(fewer)} off: carried by another edition, or withdrawn.")
     _score(edition, now)
 
 
-def freeze(edition: Edition, now: datetime) -> Edition:
+def freeze(edition: Edition, now: datetime, *, by: str = "") -> Edition:
     """Fix the candidates and their trend scores; an edition that has none becomes empty.
 
     Freezing twice changes nothing. Returns the edition as it now stands.
@@ -124,37 +155,213 @@ def freeze(edition: Edition, now: datetime) -> Edition:
         edition = _locked(edition)
         if not edition.is_open:
             return edition
-        _collect(edition, now)
-        edition.frozen_at = edition.changed_at = now
-        if edition.candidates.exclude(curation=EditionPaper.Curation.HIDDEN).exists():
-            edition.state = Edition.State.FROZEN
-        else:
-            edition.state = Edition.State.EMPTY
-            edition.reason = (
-                "The curators have hidden every paper of this day."
-                if edition.candidates.exists()
-                else "No new papers have arrived for this day."
-            )
-        edition.save()
+        _settle(edition, now, by)
     log.info("edition %s: %s", edition.day, edition.state)
     return edition
 
 
-def curate(candidate: EditionPaper, curation: EditionPaper.Curation) -> None:
+def _settle(edition: Edition, now: datetime, by: str) -> None:
+    _collect(edition, now)
+    edition.frozen_at = edition.changed_at = now
+    shown = edition.candidates.exclude(curation=EditionPaper.Curation.HIDDEN).count()
+    if shown:
+        edition.state = Edition.State.FROZEN
+        record(edition, f"Frozen with {_papers(shown)}.", by)
+    else:
+        edition.state = Edition.State.EMPTY
+        edition.reason = (
+            "The curators have hidden every paper of this day."
+            if edition.candidates.exists()
+            else "No new papers have arrived for this day."
+        )
+        record(edition, f"Frozen, empty. {edition.reason}", by)
+    edition.save()
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """An edition as it would be frozen now, and the papers that would come to its list by that."""
+
+    edition: Edition
+    joining: list[Paper]
+
+
+@contextmanager
+def as_frozen(edition: Edition, now: datetime) -> Iterator[Preview]:
+    """What a freeze would make of it: by freezing it, and taking all of that back at the end.
+
+    Raises:
+        CurationError: its day has not come yet, or is out of range, or it is frozen.
+    """
+    check_day(edition.day, now)
+    with transaction.atomic():
+        _lock_open()
+        edition = _locked(edition)
+        if not edition.is_open:
+            raise CurationError("This edition is frozen: its page is there for everybody.")
+        listed = set(edition.candidates.order_by().values_list("paper", flat=True))
+        _settle(edition, now, "")
+        joining = [paper for paper in edition.papers.all() if paper.pk not in listed]
+        try:
+            yield Preview(edition, joining)
+        finally:
+            transaction.set_rollback(True)
+
+
+def hold(edition: Edition, *, by: str) -> None:
+    """Keep it from being frozen automatically.
+
+    Raises:
+        CurationError: it is frozen already.
+    """
+    with transaction.atomic():
+        edition = _locked(edition)
+        if not edition.is_open:
+            raise CurationError("This edition is frozen already: it can no longer be held.")
+        if not edition.held:
+            edition.held, edition.held_by, edition.held_at = True, by, timezone.now()
+            edition.save(update_fields=["held", "held_by", "held_at"])
+            record(edition, "Held: it is not frozen automatically.", by)
+
+
+def release(edition: Edition, *, by: str) -> None:
+    """Let it be frozen automatically again."""
+    with transaction.atomic():
+        edition = _locked(edition)
+        if edition.held:
+            edition.held, edition.held_by, edition.held_at = False, "", None
+            edition.save(update_fields=["held", "held_by", "held_at"])
+            record(edition, "Released: it may be frozen automatically.", by)
+
+
+def freezes_at(edition: Edition, now: datetime) -> datetime | None:
+    """When it is frozen automatically, unless it is held; None: never, its day is over.
+
+    A moment that has passed means with the next tick, a minute from now.
+    """
+    due = datetime.combine(edition.day, settings.EDITION_FREEZE_AT, tzinfo=UTC)
+    over = now - due >= timedelta(days=1)  # from then on the next day's edition is the one that is
+    return due if edition.is_open and not over else None
+
+
+def outlook(edition: Edition, now: datetime) -> str:
+    """What will become of it, in words for its curators."""
+    if edition.reason:
+        return f"Empty: {edition.reason}"
+    if edition.frozen_at:
+        return f"Frozen at {edition.frozen_at:%Y-%m-%d %H:%M} UTC: papers can still be hidden."
+    due = freezes_at(edition, now)
+    over = (
+        "Its day is over: it is not frozen automatically any more, and papers that a later "
+        "edition carries leave this list. Freeze it by hand."
+    )
+    if not edition.held:
+        if due is None:
+            return f"Open. {over}"
+        when = f"in {_span(due - now)}" if due > now else "within a minute"
+        return f"Open: freezes itself at {due:%Y-%m-%d %H:%M} UTC, {when}."
+    by = f" by {edition.held_by}" if edition.held_by else ""
+    since = f" since {edition.held_at:%Y-%m-%d %H:%M} UTC" if edition.held_at else ""
+    held = f"Held{by}{since}: freeze it by hand, or release it."
+    if due is None:
+        return f"{held} {over}"
+    next_one = due + timedelta(days=1)
+    if due > now:
+        return f"{held} Its hour is {due:%Y-%m-%d %H:%M} UTC, in {_span(due - now)}."
+    return (
+        f"{held} Its hour, {due:%H:%M} UTC, has passed: no mail of this day leaves before the "
+        f"freeze. The next edition takes over at {next_one:%H:%M} UTC, in {_span(next_one - now)}."
+    )
+
+
+def _span(time_left: timedelta) -> str:
+    hours, minutes = divmod(int(time_left.total_seconds() + 59) // 60, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Of one thing among several that a curator asked for."""
+
+    what: str
+    why: str
+
+
+def curate(candidate: EditionPaper, curation: EditionPaper.Curation, *, by: str = "") -> None:
     """Pin a candidate, hide it, or neither.
 
     Raises:
         CurationError: it would be pinned in an edition that is frozen or has its pins already.
     """
+    for refusal in curate_all([candidate], curation, by=by):
+        raise CurationError(refusal.why)
+
+
+def curate_all(
+    candidates: Iterable[EditionPaper], curation: EditionPaper.Curation, *, by: str = ""
+) -> list[Refusal]:
+    """Pin, hide or release several, those that can be; returns the others."""
+    refused = []
     with transaction.atomic():
-        candidate.edition = _locked(candidate.edition)
-        candidate.curation = curation
-        try:
-            candidate.clean()
-        except ValidationError as error:
-            raise CurationError(error.messages[0]) from None
-        candidate.save(update_fields=["curation"])
-        touch(candidate.edition)
+        # As they are now, and their editions until the end of the transaction.
+        asked = {row.pk: row for row in candidates}
+        days = {row.edition_id for row in asked.values()}
+        of_rows = Edition.objects.select_for_update().filter(pk__in=days).order_by("day")
+        found = {edition.pk: edition for edition in of_rows}
+        pinned = EditionPaper.Curation.PINNED
+        pins = Counter(
+            EditionPaper.objects.filter(edition__in=found, curation=pinned)
+            .order_by()
+            .values_list("edition", flat=True)
+        )
+        was = dict(EditionPaper.objects.filter(pk__in=asked).values_list("pk", "curation"))
+        changed = []
+        for row in asked.values():
+            row.edition = edition = found[row.edition_id]
+            if was.get(row.pk, curation) == curation:
+                row.curation = was.get(row.pk, row.curation)  # another may have done it just now
+                continue
+            if curation == pinned:
+                if why := edition.why_no_pins(pins[edition.pk]):
+                    refused.append(Refusal(row.paper.title, why))
+                    continue
+                pins[edition.pk] += 1
+            row.curation = curation
+            changed.append(row)
+        EditionPaper.objects.filter(pk__in=[row.pk for row in changed]).update(curation=curation)
+        CurationRecord.objects.bulk_create(
+            CurationRecord(edition=row.edition, by=by, what=_curated(was[row.pk], curation, row))
+            for row in changed
+        )
+        Edition.objects.filter(pk__in={row.edition_id for row in changed}).update(
+            changed_at=timezone.now()
+        )
+    return refused
+
+
+def _curated(was: str, now: str, candidate: EditionPaper) -> str:
+    if now == EditionPaper.Curation.NONE:
+        begun = "Took back the pin of" if was == EditionPaper.Curation.PINNED else "Showed again"
+    else:
+        begun = "Pinned" if now == EditionPaper.Curation.PINNED else "Hid"
+    return f"{begun} {_named(candidate)}."
+
+
+def revise(candidate: EditionPaper, *, by: str = "") -> None:
+    """Save what a form, which has checked it, has changed of a candidate: within `alone`."""
+    touch(candidate.edition)  # first: the freeze, too, locks the edition before its papers
+    was = EditionPaper.objects.get(pk=candidate.pk)
+    candidate.save(update_fields=["curation", "position", "note"])
+    if candidate.curation != was.curation:
+        record(candidate.edition, _curated(was.curation, candidate.curation, candidate), by)
+    if candidate.position != was.position:
+        gone = candidate.position is None
+        done = "Took its place from {}." if gone else f"Placed {{}} at {candidate.position}."
+        record(candidate.edition, done.format(_named(candidate)), by)
+    if candidate.note != was.note:
+        said = f"{_named(candidate)}: {candidate.note}" if candidate.note else _named(candidate)
+        begun = "Noted at" if candidate.note else "Took the note away from"
+        record(candidate.edition, f"{begun} {said}", by)
 
 
 def touch(edition: Edition) -> None:
@@ -162,11 +369,14 @@ def touch(edition: Edition) -> None:
     Edition.objects.filter(pk=edition.pk).update(changed_at=timezone.now())
 
 
-def list_again(edition: Edition, papers: Iterable[Paper]) -> None:
+def list_again(edition: Edition, papers: Iterable[Paper], *, by: str = "") -> None:
     """Put papers of earlier days on an open edition's list."""
+    before = edition.candidates.count()
     EditionPaper.objects.bulk_create(
         [EditionPaper(edition=edition, paper=paper) for paper in papers], ignore_conflicts=True
     )
+    if more := edition.candidates.count() - before:
+        record(edition, f"Listed {_papers(more)} again.", by)
 
 
 def freeze_due(now: datetime) -> Edition | None:
@@ -340,7 +550,7 @@ def _joined(rows: Sequence[EditionPaper], newest: Edition, most: int | None) -> 
 
 
 def add_paper(
-    edition: Edition, *, identifier: str = "", title: str = "", link: str = ""
+    edition: Edition, *, identifier: str = "", title: str = "", link: str = "", by: str = ""
 ) -> EditionPaper:
     """Put a paper on the open list: a known one by its identifier, or a new one by title and link.
 
@@ -348,20 +558,76 @@ def add_paper(
         CurationError: the edition is frozen or its day has not come yet, the identifier is
             unknown, a title has no link, or the paper has been in an edition already.
     """
+    with _adding(edition) as edition:
+        paper = _known(identifier) if identifier else _new(edition, title, link)
+        candidate = _put(edition, paper, by)
+    candidate.refresh_from_db()
+    return candidate
+
+
+def add_papers(
+    edition: Edition, identifiers: Iterable[str], *, by: str = ""
+) -> tuple[list[EditionPaper], list[Refusal]]:
+    """Put known papers on the open list by their identifiers, those that can be.
+
+    Raises:
+        CurationError: the edition is frozen or its day has not come yet.
+    """
+    added, refused = [], []
+    with _adding(edition) as edition:
+        for identifier in dict.fromkeys(identifiers):
+            try:
+                added.append(_put(edition, _known(identifier), by))
+            except CurationError as error:
+                refused.append(Refusal(identifier, str(error)))
+    return added, refused
+
+
+def ask_arxiv(identifiers: Iterable[str]) -> dict[str, str]:
+    """Fetch the arXiv ids among them that are not known here; returns why some could not be had.
+
+    For somebody who waits before a page: the last one is asked within ASKING_SECONDS. Not to be
+    called within a transaction.
+    """
+    failed = {}
+    begun = clock.monotonic()
+    for identifier in dict.fromkeys(identifiers):
+        wanted = _identifier(identifier).get("arxiv_id")
+        if wanted is None or Paper.objects.filter(arxiv_id=wanted).exists():
+            continue
+        if clock.monotonic() - begun > ASKING_SECONDS:
+            failed[identifier] = f"arXiv was not asked for {identifier} yet. Send it once more."
+            continue
+        try:
+            harvesting.fetch_paper(wanted)
+        except SourceError as error:
+            failed[identifier] = f"arXiv did not give {identifier}: {error}"
+    return failed
+
+
+@contextmanager
+def _adding(edition: Edition) -> Iterator[Edition]:
+    """The edition, open until the end, and scored anew then."""
     check_day(edition.day, timezone.now())
     with transaction.atomic():
         edition = _locked(edition)
         if not edition.is_open:
             raise CurationError("This edition is frozen. Add the paper to the next one.")
-        paper = _known(identifier) if identifier else _new(edition, title, link)
-        carried = Edition.objects.settled().filter(papers=paper).first()
-        if carried is not None:
-            raise CurationError(
-                f"“{paper}” was on the list of {carried.day} already, and no paper comes twice."
-            )
-        candidate, _ = EditionPaper.objects.get_or_create(edition=edition, paper=paper)
+        yield edition
         _score(edition, timezone.now())
-    candidate.refresh_from_db()
+
+
+def _put(edition: Edition, paper: Paper, by: str) -> EditionPaper:
+    if paper.withdrawn_on is not None:
+        raise CurationError(f"“{paper}” was withdrawn by its source on {paper.withdrawn_on}.")
+    carried = Edition.objects.settled().filter(papers=paper).first()
+    if carried is not None:
+        raise CurationError(
+            f"“{paper}” was on the list of {carried.day} already, and no paper comes twice."
+        )
+    candidate, new = EditionPaper.objects.get_or_create(edition=edition, paper=paper)
+    if new:
+        record(edition, f"Added {_named(candidate)}.", by)
     return candidate
 
 

@@ -10,13 +10,16 @@ from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex, HashIndex
 from django.contrib.postgres.search import SearchVectorField
 from django.core.exceptions import ValidationError
+from django.core.validators import MaxLengthValidator
 from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import MD5, Concat, Now
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.safestring import SafeString, mark_safe
 from pgvector.django import VectorField
 
+from papers import notes
 from papers.categories import CATEGORY_NAMES
 from papers.sources.identifiers import title_key
 
@@ -344,6 +347,8 @@ class Edition(models.Model):
     held = models.BooleanField(
         default=False, help_text="Not frozen automatically; freeze it by hand."
     )
+    held_by = models.CharField(max_length=150, blank=True)
+    held_at = models.DateTimeField(null=True, blank=True)
     reason = models.CharField(max_length=255, blank=True, help_text="Why there is nothing today.")
     frozen_at = models.DateTimeField(null=True, blank=True)
     # Moves with every change of a candidate, so that what is cached of an edition is never stale.
@@ -374,6 +379,21 @@ class Edition(models.Model):
     def is_open(self) -> bool:
         return self.state == Edition.State.OPEN
 
+    def why_no_pins(self, pins: int, more: int = 1) -> str:
+        """Why `more` papers cannot be pinned beside the `pins` there are; "" where they can."""
+        if not self.is_open:
+            return (
+                "This edition is frozen and its mail may be on the way: a paper can still be "
+                "hidden, but no longer pinned. Pin it in the next edition."
+            )
+        if pins + more > MOST_PINS:
+            return (
+                f"At most {MOST_PINS} papers of an edition can be pinned: a pinned paper is in "
+                f"everybody's mail, and the smallest mail has {MOST_PINS} papers. {pins} are "
+                "pinned already; take a pin back and save before you pin another."
+            )
+        return ""
+
     def may_be_mailed(self, moment: datetime) -> bool:
         """Whether it is still news: fresh, and not replaced by a newer one that has papers."""
         fresh = Edition.objects.fresh(moment)
@@ -395,7 +415,11 @@ class EditionPaper(models.Model):
     position = models.PositiveSmallIntegerField(
         null=True, blank=True, help_text="Order among the pinned, and on the day's page."
     )
-    note = models.TextField(blank=True, help_text="The editor's word, shown with the paper.")
+    note = models.TextField(
+        blank=True,
+        validators=[MaxLengthValidator(notes.MOST)],
+        help_text="The editor's word, shown with the paper: Markdown.",
+    )
     trend = models.FloatField(default=0.0, help_text="0 to 1, within this edition.")
     trend_terms = models.JSONField(default=dict, blank=True)
 
@@ -412,25 +436,38 @@ class EditionPaper(models.Model):
     def __str__(self) -> str:
         return f"{self.paper} ({self.edition.day:%Y-%m-%d})"
 
+    @property
+    def note_html(self) -> SafeString:
+        return mark_safe(notes.note_html(self.note))  # noqa: S308  (of a short list of tags)
+
+    @property
+    def note_text(self) -> str:
+        return notes.note_text(self.note)
+
     def clean(self) -> None:
         was = EditionPaper.objects.filter(pk=self.pk).values_list("curation", flat=True).first()
-        pinned = self.Curation.PINNED
-        if self.curation != pinned or was == pinned:
+        if self.curation != self.Curation.PINNED or was == self.Curation.PINNED:
             return
-        if not self.edition.is_open:
-            raise ValidationError(
-                "This edition is frozen and its mail may be on the way: a paper can still be "
-                "hidden, but no longer pinned. Pin it in the next edition."
-            )
-        self.check_pins(self.edition_id, 1)
+        self.check_pins(self.edition, 1)
 
     @classmethod
-    def check_pins(cls, edition_id: int, more: int) -> None:
-        """Raise a ValidationError where `more` pins would be too many for the edition."""
-        pins = cls.objects.filter(edition=edition_id, curation=cls.Curation.PINNED).count()
-        if pins + more > MOST_PINS:
-            raise ValidationError(
-                f"At most {MOST_PINS} papers of an edition can be pinned: a pinned paper is in "
-                f"everybody's mail, and the smallest mail has {MOST_PINS} papers. {pins} are "
-                "pinned already; take a pin back and save before you pin another."
-            )
+    def check_pins(cls, edition: Edition, more: int) -> None:
+        """Raise a ValidationError where `more` papers of the edition cannot be pinned."""
+        pins = cls.objects.filter(edition=edition, curation=cls.Curation.PINNED).count()
+        if reason := edition.why_no_pins(pins, more):
+            raise ValidationError(reason)
+
+
+class CurationRecord(models.Model):
+    """One thing that was done to an edition, and who did it. It outlives the account."""
+
+    edition = models.ForeignKey(Edition, models.CASCADE, related_name="curation_records")
+    at = models.DateTimeField(default=timezone.now)
+    by = models.CharField(max_length=150, blank=True, help_text="Empty: the service itself.")
+    what = models.TextField()
+
+    class Meta:
+        ordering = ("-at", "-id")
+
+    def __str__(self) -> str:
+        return f"{self.by or 'the service itself'}: {self.what}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -55,13 +56,18 @@ def pick_day(request: HttpRequest) -> HttpResponse:
 
 def _day(request: HttpRequest, found: boards.Day) -> HttpResponse:
     missing = found.day is not None and found.edition is None
-    context = {
+    context = day_context(found)
+    return render(request, "papers/day.html", context, status=404 if missing else 200)
+
+
+def day_context(found: boards.Day) -> dict[str, Any]:
+    """What the page of a day is given; the curators' preview is given the same."""
+    return {
         "found": found,
         "edition": found.edition,
         "today": timezone.now().date(),
         "freeze_at": settings.EDITION_FREEZE_AT,
     }
-    return render(request, "papers/day.html", context, status=404 if missing else 200)
 
 
 @public

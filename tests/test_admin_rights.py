@@ -24,6 +24,7 @@ from newsletter.models import (
     Suppression,
 )
 from newsletter.roles import GROUPS
+from papers import editions
 from papers.models import Edition, EditionPaper, Harvest, Paper
 from tests.factories import (
     MORNING,
@@ -156,7 +157,7 @@ def test_each_group_opens_what_it_needs_and_nothing_else(
 def test_whoever_is_not_staff_is_asked_to_log_in(rows: dict[type[Model], Model], role: str) -> None:
     client = client_of(role)
     urls = [url_of(model, page, rows[model]) for model in MODELS for page in PAGES]
-    for url in [*urls, *CUSTOM]:
+    for url in [*urls, *CUSTOM, f"{DAY}/hold/"]:
         for response in (client.get(url), client.post(url)):
             assert response.status_code == 302
             assert response["Location"].startswith("/admin/login/")
@@ -187,7 +188,10 @@ def test_nobody_changes_by_posting_what_they_may_only_look_at(
 # The pages of our own
 
 DAY = f"/admin/papers/edition/{TODAY}"
-CUSTOM = ["/admin/papers/edition/today/", f"{DAY}/curate/", f"{DAY}/add/", f"{DAY}/freeze/"]
+CUSTOM = [
+    "/admin/papers/edition/today/",
+    *(f"{DAY}/{page}/" for page in ("curate", "log", "add", "preview", "freeze")),
+]
 
 
 @pytest.mark.parametrize(
@@ -204,11 +208,18 @@ def test_the_pages_of_an_edition_ask_for_their_rights(
 ) -> None:
     Edition.objects.create(day=TODAY)
     client = client_of(role)
-    for path, status in zip(CUSTOM, (curate, curate, add, freeze), strict=True):
+    # Who may add and curate sees the preview.
+    for path, status in zip(CUSTOM, (curate, curate, curate, add, add, freeze), strict=True):
         assert (path, client.get(path, follow=True).status_code) == (path, status)
     if freeze == 403:
         assert client.post(f"{DAY}/freeze/").status_code == 403
-        assert Edition.objects.get().is_open
+        assert client.post(f"{DAY}/hold/", {"do": "hold"}).status_code == 403
+        edition = Edition.objects.get()
+        assert edition.is_open
+        assert not edition.held
+        editions.hold(edition, by="carol")
+        assert client.post(f"{DAY}/hold/", {"do": "release"}).status_code == 403
+        assert Edition.objects.get().held
 
 
 def test_an_operator_looks_at_an_open_edition_without_touching_it() -> None:
@@ -219,8 +230,8 @@ def test_an_operator_looks_at_an_open_edition_without_touching_it() -> None:
     edition = Edition.objects.create(day=TODAY)
     shown = client.get(f"{DAY}/curate/", follow=True).content.decode()
     assert edition.candidates.count() == 0
-    assert f"{DAY}/add/" not in shown
-    assert f"{DAY}/freeze/" not in shown
+    for page in ("add", "freeze", "preview", "hold"):
+        assert f"{DAY}/{page}/" not in shown
     form = {"form-TOTAL_FORMS": 0, "form-INITIAL_FORMS": 0, "_save": "Save"}
     assert client.post("/admin/papers/editionpaper/", form).status_code == 403
 

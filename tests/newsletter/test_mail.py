@@ -140,6 +140,24 @@ def test_the_editors_note_is_in_the_mail() -> None:
     assert "Read the appendix." in html_of(message)
 
 
+def test_the_editors_note_is_html_with_inline_styles_and_plain_text() -> None:
+    edition = make_frozen_edition(make_paper("Noted"))
+    note = "Read *this*:\n- [the code](https://code.example/?a=1&b=2)\n- <script>"
+    edition.candidates.update(note=note)
+    make_subscriber()
+    picks.plan_everybody(edition, timezone.now())
+    message = mail.compose(Delivery.objects.get())
+    text = "Editors: Read this:\n- the code (https://code.example/?a=1&b=2)\n- <script>\n"
+    assert text in str(message.body)
+    html = html_of(message)
+    assert re.search(r"<b>Editors:</b> Read <em [^>]*>this</em>:", html)
+    [link] = re.findall(r'<a [^>]*href="https://code.example[^>]*>', html)
+    assert 'href="https://code.example/?a=1&amp;b=2"' in link
+    assert 'rel="nofollow noopener"' in link
+    assert 'style="color:' in link
+    assert "<script" not in html
+
+
 ABSTRACT = (
     "Attention is costly. We make it linear in the length of a text. Nothing is lost on any of "
     "seven tasks. " + "More is said of it in the paper. " * 20
@@ -381,6 +399,7 @@ def rendered_whole(delivery: Delivery) -> tuple[str, str]:
     return wrapped(text), mail._inliner.inline(html)
 
 
+NOTES = ("", "Read <this> & that.\nDo.", "A [*link*](https://e.example/?a=1&b=2).\n\n- `x`\n- y")
 AWKWARD = (
     "Plain",
     "a < b & c > 'd' \"e\" = f",
@@ -422,7 +441,7 @@ def test_a_mail_is_what_its_templates_say_rendered_whole(seed: int) -> None:
             interest_ids=random.choices([0, interest.pk], k=count),
             sentences=random.choices([-1, 0, 1, 2, 99], k=count),
         )
-        delivery.edition.candidates.update(note=random.choice(["", "Read <this> & that.\nDo."]))
+        delivery.edition.candidates.update(note=random.choice(NOTES))
         with time_machine.travel(timezone.now(), tick=False):  # tokens name the second
             message = mail.compose(delivery)
             text, html = rendered_whole(delivery)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from html import unescape
 from typing import Any
 
 import pytest
 import time_machine
-from django.contrib import admin
-from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, User
-from django.http import HttpRequest
 from django.test import Client
-from pytest_django import DjangoAssertNumQueries
+from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries, Settings
 
 from papers import editions
-from papers.models import Edition, EditionPaper, Paper
+from papers.models import CurationRecord, Edition, EditionPaper, Paper
+from papers.sources.recorded import Recorded, Saved
 from tests.factories import MORNING, TODAY, make_frozen_edition, make_paper, make_signal
 
 pytestmark = pytest.mark.django_db
 
+PINNED, HIDDEN = EditionPaper.Curation.PINNED, EditionPaper.Curation.HIDDEN
 LIST = "/admin/papers/editionpaper/"
 DAY = f"/admin/papers/edition/{TODAY}"
 
@@ -76,7 +76,8 @@ def candidate(edition: Edition, title: str) -> EditionPaper:
 
 
 def logged() -> list[str]:
-    return [str(entry) for entry in LogEntry.objects.order_by("id")]
+    """What people did, oldest first."""
+    return [str(row) for row in CurationRecord.objects.exclude(by="").order_by("id")]
 
 
 # Reading
@@ -103,7 +104,7 @@ def test_the_list_shows_title_source_counters_and_trend_with_its_terms(curator: 
     assert "huggingface, listing" in shown
     assert "0.50: upvotes 42 (50%), comments 3 (50%)" in shown
     assert "nothing counted, neutral" in shown
-    assert "Open: pins, hides, order and notes count until it is frozen" in shown
+    assert "Pins, hides, order and notes count until the freeze" in shown
     assert f"{DAY}/add/" in shown
     assert f"{DAY}/freeze/" in shown
 
@@ -131,7 +132,8 @@ def test_long_lists_ask_few_questions_of_the_database(
         make_paper(f"Paper {n}")
         make_frozen_edition(day=TODAY - timedelta(days=n + 1))
     edition = editions.open_edition(TODAY)
-    with django_assert_max_num_queries(12):
+    edition.candidates.update(note="Read *this*.")
+    with django_assert_max_num_queries(14):
         the_list(curator, edition)
     with django_assert_max_num_queries(10):
         assert curator.get("/admin/papers/edition/").status_code == 200
@@ -141,6 +143,90 @@ def test_long_lists_ask_few_questions_of_the_database(
 def test_an_odd_edition_in_the_address_is_no_error(curator: Client, value: str) -> None:
     response = curator.get(LIST, {"edition__id__exact": value}, follow=True)
     assert response.status_code == 200
+
+
+def test_a_list_of_three_hundred_asks_no_more_than_one_of_ten(
+    curator: Client, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    for n in range(300):
+        make_paper(f"Paper {n}", categories=[f"cs.{n % 50}"])
+    edition = editions.open_edition(TODAY)
+    with django_assert_max_num_queries(14):
+        the_list(curator, edition)
+    everything = edition.candidates.all()
+    with django_assert_max_num_queries(20):
+        editions.curate_all(everything.select_related("paper"), HIDDEN, by="carol")
+    assert everything.filter(curation="hidden").count() == 300
+
+
+def titles(shown: str) -> list[str]:
+    return re.findall(r'<a href="/admin/papers/paper/\d+/change/">([^<]*)</a>', shown)
+
+
+@pytest.mark.parametrize(
+    "words", ["sparse gra", "Quine", "2511.01", "10.1000/182", "unheard of", "ada quine"]
+)
+def test_the_list_is_searched_by_title_author_identifier_and_abstract(
+    curator: Client, words: str
+) -> None:
+    make_paper(
+        "Sparse graphs", authors=["Ada A.", "W. Quine"], arxiv_id="2511.01234",
+        doi="10.1000/182", abstract="Of unheard-of unheard of things.",
+    )  # fmt: skip
+    make_paper("Other", abstract="Else.")
+    edition = editions.open_edition(TODAY)
+    shown = body(curator.get(LIST, {"edition__id__exact": str(edition.pk), "q": words}))
+    assert titles(shown) == ["Sparse graphs"]
+
+
+def test_the_list_is_sifted_by_curation_category_and_source_and_sorted_by_upvotes(
+    curator: Client,
+) -> None:
+    few = make_paper("Few", categories=["cs.LG", "stat.ML"], sources=["huggingface"])
+    many = make_paper("Many", categories=["stat.ML"], sources=["file", "huggingface"])
+    make_paper("None", categories=["math.GR"])
+    make_signal(few, 9)
+    make_signal(many, 10)
+    edition = editions.open_edition(TODAY)
+    editions.curate(candidate(edition, "Few"), PINNED)
+
+    def found(**query: str) -> list[str]:
+        return titles(body(curator.get(LIST, {"edition__id__exact": str(edition.pk), **query})))
+
+    assert set(found(category="stat.ML")) == {"Few", "Many"}
+    assert found(category="math.GR") == ["None"]
+    assert set(found(source="huggingface")) == {"Few", "Many"}
+    assert found(curation__exact="pinned") == ["Few"]
+    assert found(category="'; --") == []
+    heads = re.findall(r"column-(\w+)", the_list(curator, edition))
+    upvotes = heads.index("upvotes") + 1
+    assert found(o=f"-{upvotes}") == ["Many", "Few", "None"]
+    assert found(o=str(upvotes)) == ["None", "Few", "Many"]
+
+
+def test_the_list_is_in_the_order_of_the_page_and_the_hidden_come_last(curator: Client) -> None:
+    for title in "ABCD":
+        make_paper(title)
+    edition = editions.open_edition(TODAY)
+    edition.candidates.filter(paper__title="A").update(curation="hidden", position=1)
+    edition.candidates.filter(paper__title="C").update(position=1)
+    edition.candidates.filter(paper__title="D").update(curation="pinned", position=9)
+    assert titles(the_list(curator, edition)) == ["D", "C", "B", "A"]
+
+
+def test_a_note_is_text_in_the_admin_and_too_long_a_one_is_refused(curator: Client) -> None:
+    make_paper()
+    edition = editions.open_edition(TODAY)
+    row = edition.candidates.get()
+    response = save(curator, edition, {row: {"note": "x" * 1001}})
+    assert "at most 1000 characters" in body(response)
+    row.note = "</textarea><script>alert(1)</script>"
+    row.save()
+    url = f"{LIST}?edition__id__exact={edition.pk}"
+    assert b"<script>alert" not in curator.get(url).content
+    shown = curator.get(f"{DAY}/preview/").content
+    assert b"<script>alert" not in shown
+    assert b"&lt;script&gt;alert" in shown
 
 
 # Pin, hide, order, note
@@ -163,8 +249,14 @@ def test_saving_the_list_pins_hides_orders_and_notes_and_leaves_a_trail(curator:
     assert [titles[index] for index in pool.pinned] == ["B", "A"]
     assert set(titles) == {"A", "B", "D"}
     assert candidate(edition, "B").note == "Read this first."
-    assert len(logged()) == 3
-    assert {entry.user.username for entry in LogEntry.objects.select_related("user")} == {"carol"}
+    assert set(logged()) == {
+        "carol: Pinned “A”.",
+        "carol: Placed “A” at 2.",
+        "carol: Pinned “B”.",
+        "carol: Placed “B” at 1.",
+        "carol: Noted at “B”: Read this first.",
+        "carol: Hid “C”.",
+    }
 
 
 def test_the_list_of_a_frozen_edition_refuses_a_pin_and_saves_a_hide(curator: Client) -> None:
@@ -213,9 +305,23 @@ def four_papers() -> Edition:
 def test_the_pin_action_refuses_the_fourth_pin(curator: Client) -> None:
     edition = four_papers()
     shown = act(curator, "pin", *edition.candidates.all())
-    assert "At most 3 papers of an edition can be pinned" in shown
+    left = edition.candidates.get(curation="")
+    assert "3 papers are pinned now." in shown
+    assert f"Not pinned: “{left.paper}”. At most 3 papers of an edition can be pinned" in shown
     assert edition.candidates.filter(curation="pinned").count() == 3
     assert len(logged()) == 3
+    shown = act(curator, "hide", left)
+    assert "1 paper is hidden now." in shown
+    assert "1 paper is hidden already." in act(curator, "hide", left)
+    assert len(logged()) == 4
+
+
+def test_several_curators_at_once_pin_no_more_than_there_is_room_for(curator: Client) -> None:
+    edition = four_papers()
+    first, *others = edition.candidates.select_related("paper")
+    editions.curate(candidate(edition, first.paper.title), PINNED, by="dan")
+    refused = editions.curate_all([first, *others], PINNED, by="carol")
+    assert [refusal.what for refusal in refused] == [others[-1].paper.title]
 
 
 def test_saving_the_list_refuses_a_fourth_pin_beside_its_paper(curator: Client) -> None:
@@ -277,6 +383,77 @@ def test_a_new_paper_is_added_by_title_and_link(curator: Client) -> None:
     shown = add(curator, title="Brand new", link="example.org/new")
     assert "“Brand new” is on the list" in shown
     assert candidate(edition, "Brand new").paper.url == "https://example.org/new"
+
+
+def test_papers_are_added_by_a_list_and_what_is_unknown_stays_to_be_seen_to(
+    curator: Client,
+) -> None:
+    old = TODAY - timedelta(days=300)
+    make_paper("One", arxiv_id="2505.24864", listing_day=old)
+    make_paper("Two", doi="10.1000/182", listing_day=old)
+    make_frozen_edition(make_paper("Seen", arxiv_id="2505.00001", listing_day=old), day=old)
+    edition = editions.open_edition(TODAY)
+    lines = "2505.24864\r\n\r\n https://doi.org/10.1000/182 \n2505.99999\nhello\n2505.00001\n"
+    shown = add(curator, identifier=lines)
+    assert "“One” is on the list" in shown
+    assert "“Two” is on the list" in shown
+    assert "No paper 2505.99999 is known here" in shown
+    assert "“hello” is neither an arXiv id nor a DOI" in shown
+    assert f"“Seen” was on the list of {old} already" in shown
+    left = re.findall(r"<textarea[^>]*>\s*([^<]*)</textarea>", shown)
+    assert left == ["2505.99999\nhello\n2505.00001"]
+    assert {row.paper.title for row in edition.candidates.all()} == {"One", "Two"}
+    assert logged() == ["carol: Added “One”.", "carol: Added “Two”."]
+
+
+ENTRY = (
+    b'<feed xmlns="http://www.w3.org/2005/Atom"><entry><id>http://arxiv.org/abs/2611.00001v1</id>'
+    b"<published>2026-11-19T10:00:00Z</published><title>Kites of kind 1</title>"
+    b"<summary>About kites.</summary><author><name>Ada Alvarez</name></author></entry></feed>"
+)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_unknown_is_asked_of_arxiv_where_the_curator_says_so(settings: Settings) -> None:
+    client = Client()
+    client.force_login(User.objects.create_superuser("carol"))
+    known = make_paper("Old", arxiv_id="2505.24864", listing_day=TODAY - timedelta(days=300))
+    edition = editions.open_edition(TODAY)
+    with Recorded([Saved("/api?id_list=2611.00001", ENTRY)]) as server:
+        settings.ARXIV_API_URL = f"{server.url}/api"
+        assert "No paper 2611.00001 is known here" in add(client, identifier="2611.00001")
+        assert server.asked == []
+        shown = add(client, identifier="2505.24864\n2611.00001\nhello", ask="on")
+        assert len(server.asked) == 1
+    assert "“Kites of kind 1” is on the list" in shown
+    assert "“hello” is neither an arXiv id nor a DOI" in shown
+    assert {row.paper.title for row in edition.candidates.all()} == {"Old", "Kites of kind 1"}
+    assert known in edition.papers.all()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_arxiv_does_not_have_is_said_and_stays_to_be_seen_to(settings: Settings) -> None:
+    client = Client()
+    client.force_login(User.objects.create_superuser("carol"))
+    editions.open_edition(TODAY)
+    with Recorded([Saved("/api", b'<feed xmlns="http://www.w3.org/2005/Atom"/>')]) as server:
+        settings.ARXIV_API_URL = f"{server.url}/api"
+        shown = add(client, identifier="2611.00001", ask="on")
+    assert "arXiv did not give 2611.00001" in shown
+    assert ">\n2611.00001</textarea>" in shown.replace("\r", "")
+
+
+def test_a_withdrawn_paper_is_not_added(curator: Client) -> None:
+    old = TODAY - timedelta(days=300)
+    make_paper("Gone", arxiv_id="2505.24864", listing_day=old, withdrawn_on=TODAY)
+    editions.open_edition(TODAY)
+    assert "“Gone” was withdrawn by its source" in add(curator, identifier="2505.24864")
+
+
+def test_more_identifiers_than_a_hundred_are_refused(curator: Client) -> None:
+    editions.open_edition(TODAY)
+    lines = "\n".join(f"2505.{n:05}" for n in range(101))
+    assert "These are 101: add at most 100" in add(curator, identifier=lines)
 
 
 @pytest.mark.parametrize(
@@ -352,6 +529,7 @@ def test_the_form_of_a_new_edition_refuses_such_days_too(
     assert not Edition.objects.exists()
     assert curator.post("/admin/papers/edition/add/", {"day": str(TODAY)}).status_code == 302
     assert Edition.objects.get().day == TODAY
+    assert logged() == ["carol: Opened."]
 
 
 # Freezing
@@ -392,26 +570,165 @@ def test_the_freeze_button_is_safe_from_other_sites() -> None:
     assert Edition.objects.get().is_open
 
 
-def test_a_held_edition_waits_for_its_curator(curator: Client) -> None:
+def hold(client: Client, do: str) -> str:
+    return body(client.post(f"{DAY}/hold/", {"do": do}, follow=True))
+
+
+def test_a_held_edition_waits_for_its_curator_and_says_whom_it_waits_for(curator: Client) -> None:
     make_paper()
     edition = editions.open_edition(TODAY)
-    form = {
-        "form-TOTAL_FORMS": 1, "form-INITIAL_FORMS": 1, "form-0-id": edition.pk,
-        "form-0-held": "on", "_save": "Save",
-    }  # fmt: skip
-    assert curator.post("/admin/papers/edition/", form).status_code == 302
+    assert curator.get(f"{DAY}/hold/").status_code == 405
+    shown = hold(curator, "hold")
+    assert f"Held by carol since {TODAY} 06:00 UTC" in shown
+    assert "Release it" in shown
     assert editions.freeze_due(MORNING) is None
-    assert "held: by hand only" in the_list(curator, edition)
+    assert "Hold it" in hold(curator, "release")
+    edition.refresh_from_db()
+    assert (edition.held, edition.held_by, edition.held_at) == (False, "", None)
+    assert editions.freeze_due(MORNING) == edition
+    assert logged() == [
+        "carol: Held: it is not frozen automatically.",
+        "carol: Released: it may be frozen automatically.",
+    ]
 
 
-def test_holding_an_edition_that_has_been_frozen_meanwhile_does_not_open_it_again() -> None:
+def test_holding_twice_keeps_the_name_of_who_held_it_first(curator: Client) -> None:
+    edition = editions.open_edition(TODAY)
+    editions.hold(edition, by="dan")
+    assert "Held by dan" in hold(curator, "hold")
+    assert len(logged()) == 1
+
+
+def test_an_edition_that_has_been_frozen_meanwhile_is_not_held(curator: Client) -> None:
     make_paper()
-    stale = editions.open_edition(TODAY)
-    editions.freeze(stale, MORNING)
+    edition = editions.open_edition(TODAY)
+    editions.freeze(edition, MORNING)
     was = Edition.objects.values().get()
-    stale.held = True
-    admin.site.get_model_admin(Edition).save_model(HttpRequest(), stale, None, change=True)
-    assert Edition.objects.values().get() == was | {"held": True}
+    assert "it can no longer be held" in hold(curator, "hold")
+    assert Edition.objects.values().get() == was
+
+
+@pytest.mark.parametrize(
+    ("clock", "held", "words"),
+    [
+        ("2026-11-20 00:50", False, "freezes itself at 2026-11-20 04:00 UTC, in 3 h 10 min"),
+        ("2026-11-20 03:59:30", False, "in 1 min"),
+        ("2026-11-20 04:00", False, "within a minute"),
+        ("2026-11-21 03:59", False, "within a minute"),
+        ("2026-11-21 04:00", False, "Its day is over: it is not frozen automatically any more"),
+        ("2026-11-20 00:50", True, "Its hour is 2026-11-20 04:00 UTC, in 3 h 10 min"),
+        ("2026-11-20 05:00", True, "The next edition takes over at 04:00 UTC, in 23 h 0 min"),
+        ("2026-11-21 04:00", True, "Its day is over"),
+    ],
+)
+def test_the_edition_says_when_it_is_frozen(clock: str, held: bool, words: str) -> None:
+    now = datetime.fromisoformat(clock).replace(tzinfo=UTC)
+    edition = Edition.objects.create(day=TODAY, held=held, held_by="dan" if held else "")
+    assert words in editions.outlook(edition, now)
+    assert ("Held by dan" in editions.outlook(edition, now)) == held
+    # It is true: what is said to be frozen is, and nothing else.
+    make_paper()
+    said = not held and words == "within a minute"
+    assert (editions.freeze_due(now) == edition) == said
+
+
+def test_an_edition_held_past_its_day_keeps_what_the_next_one_has_not_carried() -> None:
+    make_paper("Both days'")
+    held = editions.open_edition(TODAY)
+    editions.hold(held, by="carol")
+    tomorrow = MORNING + timedelta(days=1)
+    with time_machine.travel(tomorrow):
+        make_paper("Tomorrow's")
+        assert editions.freeze_due(tomorrow) == Edition.objects.get(day=tomorrow.date())
+        editions.release(held, by="carol")
+        editions.freeze_due(tomorrow)
+        held.refresh_from_db()
+        assert held.is_open
+        assert editions.freeze(held, tomorrow).state == Edition.State.EMPTY
+    records = [row.what for row in held.curation_records.order_by("id")]
+    assert "Took 1 paper off: carried by another edition, or withdrawn." in records
+
+
+# The preview and the log
+
+
+def test_the_preview_is_the_page_that_a_freeze_makes_and_changes_nothing(
+    curator: Client,
+) -> None:
+    for title in "ABC":
+        make_signal(make_paper(title), ord(title))
+    edition = editions.open_edition(TODAY)
+    editions.curate(candidate(edition, "A"), PINNED)
+    editions.curate(candidate(edition, "B"), HIDDEN)
+    edition.candidates.filter(paper__title="A").update(note="*First*.")
+    make_signal(make_paper("Late"), 90)
+    tables = (Edition, EditionPaper, CurationRecord)
+    was = [list(table.objects.order_by("pk").values()) for table in tables]
+    response = curator.get(f"{DAY}/preview/")
+    assert [list(table.objects.order_by("pk").values()) for table in tables] == was
+    assert "no-store" in response["Cache-Control"]
+    assert response["X-Robots-Tag"] == "noindex"
+    shown = body(response)
+    assert "Preview: not public." in shown
+    assert "1 paper would come to the list with the freeze" in shown
+    assert Client().get(f"/papers/{TODAY}").status_code == 404
+    editions.freeze(edition, timezone.now())
+    public = body(Client().get(f"/papers/{TODAY}"))
+
+    def papers(page: str) -> str:
+        [listed] = re.findall(r'<ol class="papers">.*</ol>', page, re.S)
+        return str(listed)
+
+    assert papers(shown) == papers(public)
+    assert "<em>First</em>" in shown
+    refused = body(curator.get(f"{DAY}/preview/", follow=True))
+    assert "This edition is frozen: its page is there for everybody." in refused
+
+
+def test_an_edition_without_papers_has_its_preview_too(curator: Client) -> None:
+    editions.open_edition(TODAY)
+    assert "No new papers have arrived for this day." in body(curator.get(f"{DAY}/preview/"))
+    assert Edition.objects.get().is_open
+
+
+def test_the_log_tells_who_did_what_newest_first_and_outlives_the_account(
+    curator: Client,
+) -> None:
+    for title in ("A", "<b>B</b>"):
+        make_paper(title)
+    edition = editions.open_edition(TODAY)
+    act(curator, "hide", candidate(edition, "<b>B</b>"))
+    act(curator, "restore", candidate(edition, "<b>B</b>"))
+    act(curator, "pin", candidate(edition, "A"))
+    save(curator, edition, {candidate(edition, "A"): {"note": "Yes.", "position": 4}})
+    save(curator, edition, {candidate(edition, "A"): {"note": "", "position": ""}})
+    act(curator, "restore", candidate(edition, "A"))
+    hold(curator, "hold")
+    hold(curator, "release")
+    editions.freeze_due(MORNING)
+    User.objects.all().delete()
+    client = Client()
+    client.force_login(User.objects.create_superuser("root"))
+    row = candidate(edition, "A")
+    histories = (f"/admin/papers/edition/{edition.pk}/history/", f"{LIST}{row.pk}/history/")
+    for page in (f"{DAY}/log/", *histories):
+        response = client.get(page)
+        assert b"<b>B</b>" not in response.content
+        rows = re.findall(r"<td>([^<]*)</td><td>(.*?)</td></tr>", response.content.decode())
+        assert [(who, unescape(what)) for who, what in rows] == [
+            ("the service itself", "Frozen with 2 papers."),
+            ("carol", "Released: it may be frozen automatically."),
+            ("carol", "Held: it is not frozen automatically."),
+            ("carol", "Took back the pin of “A”."),
+            ("carol", "Took the note away from “A”"),
+            ("carol", "Took its place from “A”."),
+            ("carol", "Noted at “A”: Yes."),
+            ("carol", "Placed “A” at 4."),
+            ("carol", "Pinned “A”."),
+            ("carol", "Showed again “<b>B</b>”."),
+            ("carol", "Hid “<b>B</b>”."),
+            ("the service itself", "Listed 2 papers that had come in."),
+        ]
 
 
 # Papers
