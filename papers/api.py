@@ -278,7 +278,7 @@ def day(question: Question, day: str) -> Json:
             {
                 "place": place,
                 "pinned": row.curation == EditionPaper.Curation.PINNED,
-                "note": row.note or None,
+                "note": row.note_text or None,
                 "trend": row.trend,
                 "trend_terms": row.trend_terms,
                 "paper": paper,
@@ -313,7 +313,7 @@ def paper(question: Question, uuid: UUID) -> Json:
             {
                 "day": row.edition.day,
                 "pinned": row.curation == EditionPaper.Curation.PINNED,
-                "note": row.note or None,
+                "note": row.note_text or None,
                 "trend": row.trend,
                 "links": {"day": _address("api_day", row.edition.day)},
             }

@@ -237,7 +237,7 @@ def _public(
             page=page,
             updated=updated,
             entries=[
-                Entry(row.paper, row.edition.frozen_at or row.edition.changed_at, row.note)
+                Entry(row.paper, row.edition.frozen_at or row.edition.changed_at, row.note_text)
                 for row in once.values()
             ],
         )

@@ -352,6 +352,14 @@ def test_vectors_come_in_the_order_asked_for(first: str) -> None:
 
 
 @pytest.mark.django_db
+def test_vectors_are_read_on_a_development_machine_too(first: str, settings: Settings) -> None:
+    (paper,) = make_papers(1)
+    encode_pending()
+    settings.DEBUG = True  # Django then wraps each cursor
+    assert vectors_of([paper.pk])[1].all()
+
+
+@pytest.mark.django_db
 def test_without_any_vector_there_are_rows_of_no_width(settings: Settings, tmp_path: Path) -> None:
     settings.ENCODER_DIR = tmp_path
     vectors, present = vectors_of([make_paper().pk])
