@@ -286,7 +286,10 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
             for name in Signal.Counter.values
             if (values := row.trend_terms.get(name))
         )
-        return f"{row.trend:.2f}: {terms or 'nothing counted, neutral'}"
+        terms = terms or "nothing counted, neutral"
+        if votes := row.trend_terms.get("votes"):
+            terms += f"; votes here {votes['count']} (+{votes['lift']:.2f})"
+        return f"{row.trend:.2f}: {terms}"
 
     @admin.action(description="Pin: into everybody's mail", permissions=["change"])
     def pin(self, request: HttpRequest, rows: QuerySet[EditionPaper]) -> None:

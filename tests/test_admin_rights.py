@@ -20,6 +20,7 @@ from newsletter.models import (
     Interest,
     RankingModel,
     SendingPause,
+    Submission,
     Subscriber,
     Suppression,
 )
@@ -48,6 +49,7 @@ ALLOWED: dict[str, dict[type[Model], set[str]]] = {
         Edition: LOOK | {"add"},
         EditionPaper: LOOK,
         Harvest: LOOK,
+        Submission: LOOK,
     },
     "operators": {
         Paper: LOOK,
@@ -63,6 +65,7 @@ ALLOWED: dict[str, dict[type[Model], set[str]]] = {
         Alert: LOOK,
         Suppression: LOOK | {"delete"},
         ConsentRecord: LOOK,
+        Submission: LOOK,
     },
     "plain staff": {},
 }
@@ -113,6 +116,7 @@ def rows() -> dict[type[Model], Model]:
         ConsentRecord: ConsentRecord.objects.create(
             address_hash="0" * 64, act="confirmed", way="link"
         ),
+        Submission: Submission.objects.create(subscriber=subscriber, arxiv_id="2505.24864"),
     }
 
 
