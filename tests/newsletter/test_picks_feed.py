@@ -1,4 +1,4 @@
-"""The private feed of a reader's picks: valid Atom, for who has its address, as long as it holds."""
+"""The private feed of a reader's picks: valid Atom, for who has its address."""
 
 from __future__ import annotations
 
