@@ -20,6 +20,7 @@ app.autodiscover_tasks()
 EVERY_MINUTE = [
     "papers.tasks.freeze_due",
     "papers.tasks.encode_pending",
+    "papers.tasks.count_words",
     "newsletter.tasks.send_confirmations",
     "newsletter.tasks.fit_ranking",
     "newsletter.tasks.plan_due",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.conf import settings
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
+from django.views.generic import TemplateView
 
 admin.site.site_header = admin.site.site_title = settings.SITE_NAME
 admin.site.enable_nav_sidebar = False  # the edition's list needs the width
@@ -12,6 +13,7 @@ admin.site.index_title = "Curating and operating"
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
+    path("robots.txt", TemplateView.as_view(template_name="robots.txt", content_type="text/plain")),
     path("", include("newsletter.urls")),
     path("", include("papers.urls")),
 ]

@@ -179,7 +179,7 @@ class DeliveryAdmin(NoHandWriting, admin.ModelAdmin[Delivery]):
     @admin.display(description="Picks")
     def ledger(self, delivery: Delivery) -> str:
         text = "\n".join(explaining.explain(delivery).lines())
-        return format_html('<pre style="margin: 0; white-space: pre-wrap">{}</pre>', text)
+        return format_html('<pre class="said">{}</pre>', text)
 
 
 @admin.register(Feedback)

@@ -20,9 +20,10 @@ from scipy.sparse import csr_matrix
 
 from newsletter import learning
 from newsletter.recommender import selection
-from newsletter.recommender.profiles import OWN_WORK, author_key, sentences
+from newsletter.recommender.profiles import author_key
 from newsletter.recommender.ranking import Affinity, Floats, Indices, Views
 from papers import editions
+from papers.abstracts import OWN_WORK, sentences
 from papers.models import Edition
 
 SENTENCE_RANK = 128  # directions in which sentences are compared

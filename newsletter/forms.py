@@ -21,20 +21,13 @@ from newsletter.models import (
 )
 from newsletter.schedule import QUARTERS, Days, zone_names
 from newsletter.subscriptions import Subject
-from papers.categories import CATEGORY_NAMES
+from papers.categories import ARCHIVES, CATEGORY_NAMES
 from papers.models import Paper
 from papers.sources.identifiers import normalise_arxiv_id
 
 MOST_LINES = 100
 LONGEST_LINE = 100
 LONGEST_EXAMPLES = 1_000_000  # characters: a pasted library of some hundred entries
-
-ARCHIVES = {
-    "astro-ph": "Astrophysics", "cond-mat": "Condensed matter", "cs": "Computer science",
-    "econ": "Economics", "eess": "Electrical engineering", "math": "Mathematics",
-    "nlin": "Nonlinear sciences", "physics": "Physics", "q-bio": "Quantitative biology",
-    "q-fin": "Quantitative finance", "stat": "Statistics",
-}  # fmt: skip
 
 
 def category_choices() -> list[tuple[str, list[tuple[str, str]]]]:

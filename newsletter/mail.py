@@ -33,8 +33,8 @@ from newsletter.feedback import ASKED
 from newsletter.links import Purpose
 from newsletter.mime import Piece, PreparedMessage, piece
 from newsletter.models import Delivery, Interest, Subscriber
-from newsletter.recommender.profiles import sentences
 from newsletter.stencils import Stencil, blank, wrapped
+from papers.abstracts import cut, sentences
 from papers.models import Edition, EditionPaper, Paper
 
 log = logging.getLogger(__name__)
@@ -108,15 +108,6 @@ class Pick:
 def header(text: str) -> str:
     """`text` as one line without control characters."""
     return " ".join(CONTROLS.sub(" ", text).split())
-
-
-def cut(text: str, most: int) -> str:
-    """`text`, or its beginning up to a word's end and an ellipsis: at most `most` characters."""
-    if len(text) <= most:
-        return text
-    beginning, _, _ = text[: most - 1].rpartition(" ")
-    # Chinese has no spaces, and a word may be longer than all the room there is.
-    return f"{beginning or text[: most - 2]} …"
 
 
 def short_authors(names: list[str]) -> str:

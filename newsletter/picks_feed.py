@@ -18,8 +18,9 @@ from django.utils.xmlutils import SimplerXMLGenerator
 
 from newsletter import links
 from newsletter.links import Purpose
-from newsletter.mail import LABELS, cut, header, quoted, reason_text, titles_named_by
+from newsletter.mail import LABELS, header, quoted, reason_text, titles_named_by
 from newsletter.models import Delivery, Subscriber
+from papers.abstracts import cut
 from papers.models import EditionPaper, Paper
 
 MAILS = 14  # the newest ones of a reader: their picks stand in the feed

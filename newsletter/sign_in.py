@@ -26,7 +26,7 @@ from django.middleware.csrf import rotate_token
 from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
 
-from newsletter import delivery, mail, sending
+from newsletter import delivery, mail, sending, votes
 from newsletter.addresses import address_hash, mailbox_key
 from newsletter.links import SIGN_IN_MINUTES
 from newsletter.models import SignInRequest, Subscriber
@@ -181,9 +181,10 @@ def _reader(request: HttpRequest) -> Subscriber | None:
     kept: dict[str, Any] | None = request.session.get(READER)
     if kept is None or kept["until"] < timezone.now().timestamp():
         return None
-    reader = Subscriber.objects.filter(
+    found = Subscriber.objects.filter(
         uuid=kept["uuid"], sign_outs=kept["sign_outs"], state__in=MAY_SIGN_IN
-    ).first()
+    )
+    reader = votes.with_voted(found).first()
     if reader is None or address_hash(reader.address) != kept["address"]:
         return None  # signed out elsewhere, gone, or of another address since
     return reader

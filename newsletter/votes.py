@@ -7,11 +7,11 @@ back too. `papers` sees nobody's vote, only how many there are.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.contrib.postgres.expressions import ArraySubquery
 from django.db import connection, transaction
-from django.db.models import Count, Q
+from django.db.models import Count, OuterRef, QuerySet
 from django.utils import timezone
 
 from newsletter import feedback
@@ -21,14 +21,6 @@ from papers.models import Paper, Signal, Source
 LOCK = 7_405_002  # with a paper's id: one vote at a time is counted for it
 
 MORE = Feedback.Kind.MORE
-
-
-@dataclass(frozen=True, slots=True)
-class Votes:
-    """Of one paper: how many, and whether the reader who looks gave one."""
-
-    count: int = 0
-    own: bool = False
 
 
 def give(subscriber: Subscriber, paper: Paper) -> bool:
@@ -66,19 +58,14 @@ def tell(paper_ids: Iterable[int], now: datetime | None = None) -> None:
         with connection.cursor() as cursor:
             for pk in wanted:
                 cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK, pk % 2**31])
-        counts = dict(
-            Vote.objects.filter(paper__in=wanted)
-            .values("paper")
-            .values_list("paper", Count("pk"))
-            .order_by()
-        )
+        counts = of_papers(wanted)
         Signal.objects.bulk_create(
             [
                 Signal(
                     paper_id=pk,
                     source=Source.PAPERROUND,
                     counter=Signal.Counter.UPVOTES,
-                    value=counts.get(pk, 0),
+                    value=counts[pk],
                     observed_at=hour,
                 )
                 for pk in wanted
@@ -89,18 +76,25 @@ def tell(paper_ids: Iterable[int], now: datetime | None = None) -> None:
         )
 
 
-def of_papers(paper_ids: Iterable[int], reader: Subscriber | None) -> dict[int, Votes]:
-    """The votes of papers, in one query; a reader's own are told apart."""
+def of_papers(paper_ids: Iterable[int]) -> dict[int, int]:
+    """How many upvotes each of these papers has."""
     ids = list(paper_ids)
-    own = Count("pk", filter=Q(subscriber=reader.pk if reader else None))
-    rows = Vote.objects.filter(paper__in=ids).values("paper").order_by()
-    found = {
-        pk: Votes(count, bool(mine))
-        for pk, count, mine in rows.annotate(n=Count("pk"), own=own).values_list(
-            "paper", "n", "own"
-        )
-    }
-    return {pk: found.get(pk, Votes()) for pk in ids}
+    if not ids:
+        return {}
+    rows = Vote.objects.filter(paper__in=ids).order_by().values("paper")
+    return dict.fromkeys(ids, 0) | dict(rows.values_list("paper", Count("pk")))
+
+
+def with_voted(readers: QuerySet[Subscriber]) -> QuerySet[Subscriber]:
+    """The same rows, each with the ids of the papers it upvoted: one query fewer for a page."""
+    voted = Vote.objects.filter(subscriber=OuterRef("pk")).values("paper")
+    return readers.annotate(voted=ArraySubquery(voted))
+
+
+def voted_by(reader: Subscriber) -> set[int]:
+    """The ids of the papers a reader upvoted."""
+    known = getattr(reader, "voted", None)
+    return set(reader.votes.values_list("paper", flat=True) if known is None else known)
 
 
 def _interest_of(subscriber: Subscriber, paper: Paper) -> Interest | None:

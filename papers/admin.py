@@ -240,7 +240,7 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
         if db_field.name == "note" and field is not None:
             field.widget = forms.Textarea(attrs={"rows": 2, "cols": 18})
         if db_field.name == "position" and field is not None:
-            field.widget = forms.NumberInput(attrs={"min": 0, "size": 3, "style": "width: 4em"})
+            field.widget = forms.NumberInput(attrs={"min": 0, "class": "place"})
         return field
 
     def changelist_view(

@@ -163,3 +163,11 @@ CATEGORY_NAMES: dict[str, str] = {
     "stat.OT": "Other Statistics",
     "stat.TH": "Statistics Theory",
 }
+
+# By what a code begins with; whatever else is physics.
+ARCHIVES = {
+    "astro-ph": "Astrophysics", "cond-mat": "Condensed matter", "cs": "Computer science",
+    "econ": "Economics", "eess": "Electrical engineering", "math": "Mathematics",
+    "nlin": "Nonlinear sciences", "physics": "Physics", "q-bio": "Quantitative biology",
+    "q-fin": "Quantitative finance", "stat": "Statistics",
+}  # fmt: skip

@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex, HashIndex
+from django.contrib.postgres.search import SearchVectorField
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import F, Q
@@ -124,6 +125,11 @@ class Paper(models.Model):
         return f"https://arxiv.org/pdf/{self.arxiv_id}"
 
     @property
+    def is_new(self) -> bool:
+        """Whether it was listed today or yesterday (UTC)."""
+        return self.listing_day >= timezone.now().date() - timedelta(days=1)
+
+    @property
     def text(self) -> str:
         """What a reader's words are matched against: a category counts as its name's words."""
         names = [CATEGORY_NAMES.get(code, "") for code in self.categories]
@@ -152,6 +158,46 @@ class Embedding(models.Model):
 
     def __str__(self) -> str:
         return f"{self.paper_id} by {self.encoder[:12]}"
+
+
+class SearchText(models.Model):
+    """A paper's title, authors and abstract as search sees them. Triggers of the database keep it.
+
+    A paper that its source withdrew has none. Neither keywords nor summaries are in it: they are
+    what machines wrote, and what a reader searches is what the authors wrote.
+    """
+
+    paper = models.OneToOneField(
+        Paper, models.CASCADE, primary_key=True, related_name="search_text"
+    )
+    title = SearchVectorField()
+    lexemes = SearchVectorField(help_text="Of the title (A), the authors (B), the abstract (D).")
+
+    class Meta:
+        # Not fastupdate: a query would read the pending list from end to end.
+        indexes = [
+            GinIndex(fields=["lexemes"], name="search_text_lexemes", fastupdate=False),
+            GinIndex(fields=["title"], name="search_text_title", fastupdate=False),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.paper_id}"
+
+
+class SearchWord(models.Model):
+    """A word of the papers, and in how many it stands: see papers/search.py, count_words."""
+
+    word = models.TextField(primary_key=True)
+    lexeme = models.TextField(db_index=True)
+    papers = models.PositiveIntegerField()
+
+    class Meta:
+        indexes = [
+            GinIndex(fields=["word"], opclasses=["gin_trgm_ops"], name="search_word_trigrams")
+        ]
+
+    def __str__(self) -> str:
+        return self.word
 
 
 class SourceRecord(models.Model):

@@ -1,4 +1,4 @@
-"""Dates in paths: /papers/2026-11-20."""
+"""Dates in paths: /papers/2026-11-20, /papers/week/2026-W47, /papers/month/2026-11."""
 
 from __future__ import annotations
 
@@ -17,4 +17,31 @@ class DayConverter:
         return value.isoformat()
 
 
+class WeekConverter:
+    """A week by ISO 8601, as its Monday."""
+
+    regex = r"\d{4}-W\d{2}"
+
+    def to_python(self, value: str) -> date:
+        return date.fromisocalendar(int(value[:4]), int(value[6:]), 1)
+
+    def to_url(self, value: date) -> str:
+        year, week, _ = value.isocalendar()
+        return f"{year}-W{week:02}"
+
+
+class MonthConverter:
+    """A month, as its first day."""
+
+    regex = r"\d{4}-\d{2}"
+
+    def to_python(self, value: str) -> date:
+        return date(int(value[:4]), int(value[5:]), 1)
+
+    def to_url(self, value: date) -> str:
+        return f"{value:%Y-%m}"
+
+
 register_converter(DayConverter, "day")
+register_converter(WeekConverter, "week")
+register_converter(MonthConverter, "month")

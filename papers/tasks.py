@@ -7,7 +7,7 @@ import logging
 from celery import shared_task
 from django.utils import timezone
 
-from papers import editions, embeddings
+from papers import editions, embeddings, search
 from papers.encoders import EncoderError, EncoderMissing
 
 log = logging.getLogger(__name__)
@@ -29,3 +29,8 @@ def encode_pending() -> None:
         return  # a choice; `manage.py check` tells of it, not the log of each minute
     except EncoderError as error:
         log.error("no paper can be encoded: %s", error)
+
+
+@shared_task
+def count_words() -> None:
+    search.count_words()

@@ -1,64 +1,116 @@
-"""The day's list and a paper's own page."""
+"""The public pages: a day, its week and month, what is on top, a paper, its authors, its fields."""
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import date
 from uuid import UUID
 
+from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, render
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from papers.models import Edition, EditionPaper, Paper
+from papers import about, boards
+from papers.categories import CATEGORY_NAMES
+from papers.models import Paper
+from papers.paths import DayConverter
 
 
 @require_safe
 def newest(request: HttpRequest) -> HttpResponse:
     """The newest edition that is settled; before there is one, a word of welcome."""
-    edition = Edition.objects.settled().filter(day__lte=datetime.now(UTC).date()).first()
-    return _day(request, edition)
+    return _day(request, boards.newest_day())
 
 
 @require_safe
 def day(request: HttpRequest, day: date) -> HttpResponse:
-    edition = Edition.objects.settled().filter(day=day).first()
-    if edition is None:
-        raise Http404("There is no edition of this day.")
-    return _day(request, edition)
+    """The edition of a day; of one without, its neighbours."""
+    if day > timezone.now().date():
+        raise Http404("This day has not come yet.")
+    found = boards.day(day)
+    if found.edition is None and not (found.earlier or found.later):
+        raise Http404("There is no edition yet.")
+    return _day(request, found)
 
 
-def _day(request: HttpRequest, edition: Edition | None) -> HttpResponse:
-    candidates: list[EditionPaper] = []
-    earlier = later = None
-    if edition is not None:
-        shown = edition.candidates.exclude(curation=EditionPaper.Curation.HIDDEN)
-        candidates = list(shown.select_related("paper"))
-        candidates.sort(key=lambda row: row.curation != EditionPaper.Curation.PINNED)
-        settled = Edition.objects.settled()
-        earlier = settled.filter(day__lt=edition.day).order_by("-day").first()
-        later = settled.filter(day__gt=edition.day).order_by("day").first()
-    return render(
-        request,
-        "papers/day.html",
-        {"edition": edition, "candidates": candidates, "earlier": earlier, "later": later},
-    )
+@require_safe
+def pick_day(request: HttpRequest) -> HttpResponse:
+    """Where the date picker leads, a form that needs no script: to the day's own address."""
+    try:
+        return redirect("day", DayConverter().to_python(request.GET.get("day", "")))
+    except ValueError:
+        return redirect("newest")
+
+
+def _day(request: HttpRequest, found: boards.Day) -> HttpResponse:
+    missing = found.day is not None and found.edition is None
+    context = {
+        "found": found,
+        "edition": found.edition,
+        "today": timezone.now().date(),
+        "freeze_at": settings.EDITION_FREEZE_AT,
+    }
+    return render(request, "papers/day.html", context, status=404 if missing else 200)
+
+
+@require_safe
+def week(request: HttpRequest, week: date) -> HttpResponse:
+    return _board(request, boards.week(week))
+
+
+@require_safe
+def month(request: HttpRequest, month: date) -> HttpResponse:
+    return _board(request, boards.month(month))
+
+
+@require_safe
+def top(request: HttpRequest) -> HttpResponse:
+    return _board(request, boards.top())
+
+
+def _board(request: HttpRequest, period: boards.Period) -> HttpResponse:
+    """A page of a period's papers; of one without any, its neighbours."""
+    found = boards.board(period, _page(request, boards.MOST_PAGES))
+    if period.first > timezone.now().date() or (found.page > 1 and not found.cards):
+        raise Http404("There is no such list.")
+    missing = period.name != "top" and not found.cards
+    if missing and not (period.earlier or period.later):
+        raise Http404("There is no edition yet.")
+    context = {"period": period, "board": found, "top_days": boards.TOP_DAYS}
+    return render(request, "papers/board.html", context, status=404 if missing else 200)
+
+
+@require_safe
+def author(request: HttpRequest, name: str) -> HttpResponse:
+    found = boards.papers_by(name, _page(request, boards.MOST_PAGES_OF_A_SUBJECT))
+    if not found.cards:
+        raise Http404("No paper here has this author.")
+    return render(request, "papers/author.html", {"name": name, "board": found})
+
+
+@require_safe
+def categories(request: HttpRequest) -> HttpResponse:
+    return render(request, "papers/categories.html", {"groups": boards.categories()})
+
+
+@require_safe
+def category(request: HttpRequest, code: str) -> HttpResponse:
+    found = boards.papers_in(code, _page(request, boards.MOST_PAGES_OF_A_SUBJECT))
+    if not found.cards and (found.page > 1 or code not in CATEGORY_NAMES):
+        raise Http404("No paper here is of this category.")
+    context = {"code": code, "name": CATEGORY_NAMES.get(code, ""), "board": found}
+    return render(request, "papers/category.html", context)
 
 
 @require_safe
 def paper(request: HttpRequest, uuid: UUID) -> HttpResponse:
     found = get_object_or_404(Paper, uuid=uuid)
-    newest: dict[str, dict[str, int]] = {}
-    for signal in found.signals.order_by("observed_at"):
-        newest.setdefault(signal.counter, {})[signal.source] = signal.value
-    return render(
-        request,
-        "papers/paper.html",
-        {
-            "paper": found,
-            "counters": {name: max(values.values()) for name, values in newest.items()},
-            "editions": Edition.objects.filter(
-                state=Edition.State.FROZEN,
-                candidates__in=found.candidacies.exclude(curation=EditionPaper.Curation.HIDDEN),
-            ),
-        },
-    )
+    return render(request, "papers/paper.html", {"paper": found, "about": about.about(found)})
+
+
+def _page(request: HttpRequest, most: int) -> int:
+    asked = request.GET.get("page", "1")
+    if not (asked.isascii() and asked.isdecimal() and 1 <= int(asked[:6]) <= most):
+        raise Http404("There is no such page.")
+    return int(asked)

@@ -11,6 +11,7 @@ from django.db import connection
 from pytest_django import Settings
 
 from newsletter import candidates, learning
+from papers import search
 from tests.real_inputs import ABSENT, DATA
 from tests.smtp import SmtpServer
 
@@ -54,3 +55,5 @@ def _no_cached_editions() -> None:
     candidates._today.cache_clear()
     candidates._joined.cache_clear()
     learning.load.cache_clear()
+    search._serving.cache_clear()
+    search._serving_encoder.cache_clear()

@@ -1,4 +1,4 @@
-"""What a text says: its terms by TF-IDF, its sentences, and the names of its authors."""
+"""What a text says: its terms by TF-IDF, and the names of its authors."""
 
 from __future__ import annotations
 
@@ -15,25 +15,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
 
+from papers.abstracts import LONGEST_TEXT
+
 WORD = re.compile(r"[^\W_](?:[\w-]*[^\W_])?")
 # "models" is "model", but "bias", "analysis", "loss" and "corpus" stay themselves.
 PLURAL = re.compile(r"(?<=[^\Wasiu_]{1})s$|(?<=ie)s$")
 MAX_TERMS = 12_000
-LONGEST_TEXT = 20_000  # characters that count; no profile needs more, and no reader can stall a run
-
-# The end of a sentence: its mark, and a space before what can begin the next one; not after "et
-# al.", "e.g.", "Fig.", a lone initial and the like, nor after the "No." of a number.
-SENTENCE_END = re.compile(
-    r"(?<!\bal)(?<!\be\.g)(?<!\bi\.e)(?<!\bcf)(?<!\bvs)(?<!\bFig)(?<!\bFigs)(?<!\bEq)(?<!\bEqs)"
-    r"(?<!\bSec)(?<!\bDr)(?<!\bapprox)(?<!\bresp)(?<!\bw\.r\.t)(?<!\b[A-Z])"
-    r"(?:(?<!\bNo)|(?!\.\s+\d))"
-    r"[.!?][\"')\]”]*(?=\s+[\"'(\[“]?[A-Z0-9À-ÖØ-Þ])"
-)
-MAX_SENTENCES = 24
-# What an abstract says of its own work, against what it says of the field before it.
-OWN_WORK = re.compile(
-    r"\b(?:we|our|this (?:paper|work|article|study|survey|report))\b", re.IGNORECASE
-)
 
 
 def words(text: str) -> list[str]:
@@ -69,20 +56,6 @@ def spelled(text: str) -> dict[str, str]:
         for pair in (f"{one} {two}" for one in words(first) for two in words(second)):
             spellings.setdefault(pair, " ".join(text[start:end].split()))
     return spellings
-
-
-def sentences(text: str) -> list[str]:
-    """The sentences of an abstract, at most MAX_SENTENCES; the last one holds whatever is left."""
-    text = " ".join(text[:LONGEST_TEXT].split())
-    found: list[str] = []
-    start = 0
-    for end in SENTENCE_END.finditer(text):
-        if len(found) == MAX_SENTENCES - 1:
-            break
-        found.append(text[start : end.end()].strip())
-        start = end.end()
-    rest = text[start:].strip()
-    return [*found, rest] if rest else found
 
 
 def author_key(name: str) -> str:

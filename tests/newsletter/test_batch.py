@@ -14,8 +14,8 @@ from newsletter.batch import Batch
 from newsletter.models import Delivery, Feedback, Interest, Subscriber
 from newsletter.picks import ALL_SHOWN, NOT_CLOSE, plan_everybody
 from newsletter.recommender import ranking
-from newsletter.recommender.profiles import sentences
 from papers import editions
+from papers.abstracts import sentences
 from papers.models import Edition, EditionPaper, Embedding, Paper
 from tests.factories import (
     make_delivery,

