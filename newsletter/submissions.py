@@ -13,9 +13,11 @@ from django.db import transaction
 from django.utils import timezone
 
 from newsletter import feedback
+from newsletter.mail import header
 from newsletter.models import Submission, Subscriber
-from papers import editions
+from papers import editions, harvesting
 from papers.models import Edition, Paper
+from papers.sources import Refused, SourceError
 
 log = logging.getLogger(__name__)
 
@@ -171,10 +173,15 @@ def _claim(now: datetime) -> Submission | None:
 
 
 def _fetch(submission: Submission, now: datetime) -> bool:
-    paper = Paper.objects.filter(arxiv_id=submission.arxiv_id).first()
-    rows = Submission.objects.filter(pk=submission.pk, state=State.PENDING)
-    if paper is None:
-        rows.update(problem="It is not known here, and no source brings it.", fetch_at=None)
+    """Get one paper, or note why not and when to try again; a curator reads the reason."""
+    waiting = Submission.objects.filter(pk=submission.pk, state=State.PENDING)
+    try:
+        paper = harvesting.fetch_paper(submission.arxiv_id)
+    except SourceError as error:
+        log.warning("submission %s: %s is not fetched: %s", submission.pk, submission, error)
+        given_up = isinstance(error, Refused) or submission.fetches >= MOST_FETCHES
+        again = None if given_up else now + FIRST_DELAY * 2 ** (submission.fetches - 1)
+        waiting.update(problem=header(str(error))[:255], fetch_at=again)
         return False
-    rows.update(paper=paper, problem="", fetch_at=None)
+    waiting.update(paper=paper, problem="", fetch_at=None)
     return True

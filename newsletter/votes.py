@@ -18,7 +18,7 @@ from newsletter import feedback
 from newsletter.models import Feedback, Interest, Subscriber, Vote
 from papers.models import Paper, Signal, Source
 
-LOCK = 7_405_002  # with a paper's id: one vote at a time is counted for it
+LOCK = 7_405_010  # with a paper's id: one vote at a time is counted for it
 
 MORE = Feedback.Kind.MORE
 

@@ -1,40 +1,64 @@
 """Records -> rows, idempotent: importing the same files again changes nothing.
 
 One paper is recognised by its identifier, else by its normalised title when one side names no
-authors or both name the same first one. What several records say is merged by rules that do not
-depend on their order: an empty field is filled, the longer abstract is kept, the earliest listing
-day counts, sources add up. Where two state different facts of one kind, the first stays.
+authors or both name the same first one.
+
+What each source says of a paper is kept beside it (SourceRecord), and the paper is merged of that:
+of each field, what the first source of PRECEDENCE states. So arXiv's title, authors and categories
+come before all others' but the curators', whatever the order in which they came; only of abstracts
+the longer one is kept where neither has spoken. The earliest listing day counts, versions and
+sources add up, and an identifier stays as it was first told.
+
+A source that speaks again corrects itself, field by field (SPEAKS). Files and listings are many
+under one name, so that none of them is the correction of another: where two state different facts
+of one kind, the first stays, and the longer abstract.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from papers.models import Harvest, Paper, Signal
-from papers.sources import BadRecord, PaperRecord
+from papers.models import Harvest, Paper, Signal, Source, SourceRecord
+from papers.sources import BadRecord, PaperRecord, Withdrawn
 from papers.sources.identifiers import title_key
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 BATCH = 500
 ERRORS_KEPT = 1000
 LOCK = 7_405_001  # one import at a time writes; a pg_advisory_xact_lock of our own
-# Fields a record fills when the paper has nothing there yet.
-FILLED = (
-    "arxiv_id", "doi", "published_on", "url", "pdf_url", "code_url", "project_url",
-    "thumbnail_url", "organisation", "submitter", "authors", "categories", "keywords",
+# What a source may state of a paper; listed_on, versions and withdrawn_on are merged by themselves.
+STATED = (
+    "title", "abstract", "arxiv_id", "doi", "authors", "categories", "published_on", "url",
+    "pdf_url", "code_url", "project_url", "thumbnail_url", "keywords", "summary", "organisation",
+    "submitter", "licence", "comment", "journal_ref",
 )  # fmt: skip
+MERGED = (
+    *STATED, "title_key", "summary_source", "listing_day", "versions", "withdrawn_on", "sources",
+)  # fmt: skip
+# Whose word counts first; a source not named here comes before a listing, which has no fields.
+PRECEDENCE = {Source.CURATOR: 0, Source.ARXIV: 1, Source.HUGGING_FACE: 2, Source.LISTING: 9}
+# One voice each, whose newest word replaces its older one.
+SPEAKS = {Source.CURATOR, Source.ARXIV, Source.HUGGING_FACE}
+# What these say of the abstract is the paper's, be it the shorter one.
+KNOWS_ABSTRACT = (Source.CURATOR, Source.ARXIV)
 IDENTIFIERS = ("arxiv_id", "doi")
+DATES = ("published_on",)
+Record = PaperRecord | BadRecord | Withdrawn
+Statement = dict[str, Any]  # what one source says of one paper, as JSON
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -57,7 +81,7 @@ class Summary:
 
 
 def ingest(
-    records: Iterable[PaperRecord | BadRecord],
+    records: Iterable[Record],
     *,
     source: str,
     now: datetime,
@@ -71,23 +95,12 @@ def ingest(
         now: the moment of import; a record without list day is listed on its date.
         progress: called after each batch.
     """
-    harvest = Harvest.objects.create(source=_storable(source)[:255], started_at=now)
+    harvest = Harvest.objects.create(source=storable(source)[:255], started_at=now)
     summary = Summary()
     try:
         for batch in _batches(records, BATCH):
-            good: list[PaperRecord] = []
-            for record in batch:
-                match _checked(record):
-                    case PaperRecord() as fit:
-                        good.append(fit)
-                    case BadRecord() as bad:
-                        summary.failed += 1
-                        if len(summary.errors) < ERRORS_KEPT:
-                            summary.errors.append(_storable(f"{bad.place}: {bad.reason}"))
             with transaction.atomic():
-                with connection.cursor() as cursor:
-                    cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
-                _write(good, now, summary)
+                write(batch, now, summary)
             progress(summary)
         harvest.state = Harvest.State.DONE
     except BaseException:
@@ -102,25 +115,44 @@ def ingest(
     return summary
 
 
-def _batches(
-    records: Iterable[PaperRecord | BadRecord], size: int
-) -> Iterator[tuple[PaperRecord | BadRecord, ...]]:
+def write(records: Iterable[Record], now: datetime, summary: Summary) -> None:
+    """Write `records` within the caller's transaction, and count them in `summary`."""
+    good: list[PaperRecord | Withdrawn] = []
+    for record in records:
+        match _checked(record):
+            case BadRecord() as bad:
+                summary.failed += 1
+                if len(summary.errors) < ERRORS_KEPT:
+                    summary.errors.append(storable(f"{bad.place}: {bad.reason}"))
+            case fit:
+                good.append(fit)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+    # Of a paper that was taken back, the record comes first and the news of it next.
+    gone = {record.arxiv_id for record in good if isinstance(record, Withdrawn)}
+    for batch in _batches(good, BATCH):
+        _write(batch, gone, now, summary)
+
+
+def _batches(records: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
     iterator = iter(records)
     while batch := tuple(islice(iterator, size)):
         yield batch
 
 
-def _checked(record: PaperRecord | BadRecord) -> PaperRecord | BadRecord:
+def _checked(record: Record) -> Record:
     """What the columns could not hold is told here: it costs one record and not a batch."""
     if isinstance(record, BadRecord):
         return record
     record = replace(
-        record, **{item.name: _storable(getattr(record, item.name)) for item in fields(record)}
+        record, **{item.name: storable(getattr(record, item.name)) for item in fields(record)}
     )
-    if not record.title.strip():
-        return BadRecord(record.place, "it has no title")
     if not 0 < len(record.source) <= 16:
         return BadRecord(record.place, "the source's name is not 1 to 16 characters long")
+    if isinstance(record, Withdrawn):
+        return record
+    if not record.title.strip():
+        return BadRecord(record.place, "it has no title")
     if any(not 0 <= value < 2**31 for value in record.counters.values()):
         return BadRecord(record.place, "a counter is negative or beyond 2,147,483,647")
     unknown = set(record.counters) - set(Signal.Counter.values)
@@ -131,40 +163,44 @@ def _checked(record: PaperRecord | BadRecord) -> PaperRecord | BadRecord:
     return record
 
 
-def _storable(value: Any) -> Any:
+def storable(value: Any) -> Any:
     """Text (or a tuple of texts) as PostgreSQL can hold it: no NUL, no half of a surrogate pair."""
     if isinstance(value, tuple):
-        return tuple(_storable(item) for item in value)
+        return tuple(storable(item) for item in value)
     if not isinstance(value, str) or not _UNSTORABLE.search(value):
         return value
     halves = value.replace("\0", "").encode("utf-16", "surrogatepass")
     return halves.decode("utf-16", "replace")
 
 
-def _write(records: list[PaperRecord], now: datetime, summary: Summary) -> None:
+def _write(
+    records: Sequence[PaperRecord | Withdrawn], gone: set[str], now: datetime, summary: Summary
+) -> None:
     known = _Known(records)
     touched: list[tuple[Paper, PaperRecord]] = []
+    before: dict[int, tuple[Paper, list[Any]]] = {}
     new: dict[int, Paper] = {}
-    changed: dict[int, Paper] = {}
     for record in records:
         paper = known.find(record)
         if paper is None:
-            paper = Paper(title=record.title, title_key=title_key(record.title))
-            paper.listing_day = record.listed_on or now.date()
-            _merge(paper, record, known)
+            if isinstance(record, Withdrawn) or record.only_updates:
+                continue
+            paper = Paper(title=record.title, listing_day=record.listed_on or now.date())
             new[id(paper)] = paper
-        elif _merge(paper, record, known) and id(paper) not in new:
-            changed[id(paper)] = paper
-        known.add(paper)
+        elif id(paper) not in new and id(paper) not in before:
+            before[id(paper)] = paper, _merged(paper)
+        if isinstance(record, Withdrawn):
+            known.hear(paper, record.source, _taken_back(record), now)
+            continue
+        keeps = {"withdrawn_on"} if record.arxiv_id in gone else set()
+        known.hear(paper, record.source, _stated(record), record.observed_at or now, keeps)
         touched.append((paper, record))
     Paper.objects.bulk_create(new.values())
+    changed = {key: paper for key, (paper, was) in before.items() if was != _merged(paper)}
     for paper in changed.values():
         paper.updated_at = now
-    Paper.objects.bulk_update(
-        changed.values(),
-        [*FILLED, "abstract", "listing_day", "summary", "summary_source", "sources", "updated_at"],
-        batch_size=100,
-    )
+    Paper.objects.bulk_update(changed.values(), [*MERGED, "updated_at"], batch_size=100)
+    known.write_said()
     counted = _write_signals(touched, now)
     updated = {id(paper) for paper, _ in touched if paper.pk in counted} | set(changed)
     summary.read += len(records)
@@ -173,18 +209,32 @@ def _write(records: list[PaperRecord], now: datetime, summary: Summary) -> None:
     summary.skipped += len(records) - len(new) - len(updated - set(new))
 
 
-class _Known:
-    """The papers that a batch may mean, by identifier and by title."""
+def _merged(paper: Paper) -> list[Any]:
+    return [getattr(paper, name) for name in MERGED]
 
-    def __init__(self, records: list[PaperRecord]) -> None:
+
+class _Known:
+    """The papers that a batch may mean, by identifier and by title, and what was said of them."""
+
+    def __init__(self, records: Sequence[PaperRecord | Withdrawn]) -> None:
         self.by_identifier: dict[str, Paper] = {}
         self.by_title: dict[str, list[Paper]] = {}
-        for paper in Paper.objects.filter(
-            Q(arxiv_id__in=[record.arxiv_id for record in records if record.arxiv_id])
-            | Q(doi__in=[record.doi for record in records if record.doi])
-            | Q(title_key__in=[title_key(record.title) for record in records])
-        ).order_by("id"):
+        self.said: dict[int, dict[str, SourceRecord]] = {}  # by id(paper), then by source
+        self.heard: dict[tuple[int, str], SourceRecord] = {}  # those to be written
+        living = [record for record in records if isinstance(record, PaperRecord)]
+        papers = {
+            paper.pk: paper
+            for paper in Paper.objects.filter(
+                Q(arxiv_id__in=[record.arxiv_id for record in records if record.arxiv_id])
+                | Q(doi__in=[record.doi for record in living if record.doi])
+                | Q(title_key__in=[title_key(record.title) for record in living])
+            ).order_by("id")
+        }
+        for paper in papers.values():
             self.add(paper)
+            self.said[id(paper)] = {}
+        for row in SourceRecord.objects.filter(paper__in=papers):
+            self.said[id(papers[row.paper_id])][row.source] = row
 
     def add(self, paper: Paper) -> None:
         for identifier in filter(None, (paper.arxiv_id, paper.doi)):
@@ -193,10 +243,16 @@ class _Known:
         if paper not in same_title:
             same_title.append(paper)
 
-    def find(self, record: PaperRecord) -> Paper | None:
-        for identifier in filter(None, (record.arxiv_id, record.doi)):
-            if identifier in self.by_identifier:
-                return self.by_identifier[identifier]
+    def find(self, record: PaperRecord | Withdrawn) -> Paper | None:
+        if record.arxiv_id in self.by_identifier:
+            return self.by_identifier[record.arxiv_id]
+        if isinstance(record, Withdrawn):
+            return None
+        if (paper := self.by_identifier.get(record.doi)) and not (
+            # Of two e-prints with one DOI, one has a slip in it.
+            record.arxiv_id and paper.arxiv_id
+        ):
+            return paper
         for paper in self.by_title.get(title_key(record.title), []):
             other_arxiv = record.arxiv_id and paper.arxiv_id and record.arxiv_id != paper.arxiv_id
             other_doi = record.doi and paper.doi and record.doi != paper.doi
@@ -204,38 +260,167 @@ class _Known:
                 return paper
         return None
 
+    def hear(
+        self,
+        paper: Paper,
+        source: str,
+        stated: Statement,
+        at: datetime,
+        keeps: Collection[str] = (),
+    ) -> None:
+        """Note what a source says of a paper, and merge the paper anew."""
+        said = self.said.setdefault(id(paper), {})
+        if not said and paper.pk:
+            self._remember(paper, said)
+        if source not in said:
+            said[source] = SourceRecord(paper=paper, source=source, record={}, seen_at=at)
+        row = said[source]
+        old, row.record = row.record, _corrected(row, stated, at, keeps)
+        if row.record != old:
+            row.seen_at = max(row.seen_at, at)
+            self.heard[id(paper), source] = row
+        self._merge(paper, source, old)
+        self.add(paper)
 
-def _same_authors(known: list[str], stated: tuple[str, ...]) -> bool:
-    return not known or not stated or title_key(known[0]) == title_key(stated[0])
+    def _remember(self, paper: Paper, said: dict[str, SourceRecord]) -> None:
+        """A row from before there were records, or made by hand, is what its source said."""
+        source = paper.sources[0] if paper.sources else Source.FILE.value
+        record = {name: value for name in STATED if (value := getattr(paper, name))}
+        record |= {name: record[name].isoformat() for name in DATES if name in record}
+        row = SourceRecord(paper=paper, source=source, record=record, seen_at=paper.created_at)
+        said[source] = self.heard[id(paper), source] = row
+
+    def _merge(self, paper: Paper, source: str, old: Statement) -> None:
+        """Write into the paper what its sources say; `source` has spoken and said `old` before."""
+        rows = sorted(
+            self.said[id(paper)].values(),
+            key=lambda row: (PRECEDENCE.get(row.source, 5), row.source),
+        )
+        for name in STATED:
+            if name in IDENTIFIERS:
+                self._identify(paper, name, old.get(name), self.said[id(paper)][source].record)
+                continue
+            row = next((row for row in rows if row.record.get(name)), None)
+            if row is not None:
+                value = row.record[name]
+                setattr(paper, name, date.fromisoformat(value) if name in DATES else value)
+                if name == "summary":
+                    paper.summary_source = row.source
+        if not any(row.record.get("abstract") for row in rows if row.source in KNOWS_ABSTRACT):
+            paper.abstract = max((row.record.get("abstract", "") for row in rows), key=len)
+        paper.title_key = title_key(paper.title)
+        self._list(paper, old, rows)
+        versions = _folded(*(row.record.get("versions", []) for row in reversed(rows)))
+        paper.versions = versions or paper.versions
+        gone = [row.record["withdrawn_on"] for row in rows if row.record.get("withdrawn_on")]
+        paper.withdrawn_on = date.fromisoformat(gone[0]) if gone else None
+        if source not in paper.sources:
+            paper.sources = [*paper.sources, source]
+
+    def _identify(self, paper: Paper, name: str, old: str | None, stated: Statement) -> None:
+        """It stays as it was first told, unless who told it says otherwise."""
+        value, present = stated.get(name), getattr(paper, name)
+        if not value or (present and present != old):
+            return
+        if self.by_identifier.get(value, paper) is not paper:
+            return  # it names two papers that are known apart: each keeps its identifier
+        setattr(paper, name, value)
+
+    def _list(self, paper: Paper, old: Statement, rows: Iterable[SourceRecord]) -> None:
+        if Source.PAPERROUND in paper.sources:
+            return  # a reader's submission: editions.list_next put it on a later day
+        days = [date.fromisoformat(day) for row in rows if (day := row.record.get("listed_on"))]
+        # Who listed it on this day may say that it was another.
+        if days and old.get("listed_on") == paper.listing_day.isoformat():
+            paper.listing_day = min(days)
+        else:
+            paper.listing_day = min([paper.listing_day, *days])
+
+    def write_said(self) -> None:
+        SourceRecord.objects.bulk_create(
+            self.heard.values(),
+            update_conflicts=True,
+            unique_fields=["paper", "source"],
+            update_fields=["record", "seen_at"],
+        )
 
 
-def _merge(paper: Paper, record: PaperRecord, known: _Known) -> bool:
-    """Fill what the paper lacks; True when anything changed."""
-    before = [getattr(paper, name) for name in (*FILLED, "abstract", "summary", "listing_day")]
-    sources = list(paper.sources)
-    for name in FILLED:
-        stated = getattr(record, name)
-        if name in IDENTIFIERS and known.by_identifier.get(stated, paper) is not paper:
-            continue  # it names two papers that are known apart: each keeps its identifier
-        if stated and not getattr(paper, name):
-            setattr(paper, name, list(stated) if isinstance(stated, tuple) else _fit(name, stated))
-    if len(record.abstract) > len(paper.abstract):
-        paper.abstract = record.abstract
-    if record.summary and not paper.summary:
-        paper.summary, paper.summary_source = record.summary, record.source
-    if record.listed_on and record.listed_on < paper.listing_day:
-        paper.listing_day = record.listed_on
-    if record.source not in paper.sources:
-        paper.sources = [*paper.sources, record.source]
-    after = [getattr(paper, name) for name in (*FILLED, "abstract", "summary", "listing_day")]
-    return before != after or sources != paper.sources
+def _same_authors(known: Sequence[str], stated: Sequence[str]) -> bool:
+    return not known or not stated or _author_key(known[0]) == _author_key(stated[0])
 
 
-def _fit(name: str, stated: str | date) -> str | date | None:
-    """A link that is too long or not of the web, or too long an identifier, is left out; a name is
-    cut."""
+def _author_key(name: str) -> tuple[str, str]:
+    """Surname and initial: sources write given names out or not, and before or after the other."""
+    surname, comma, given = name.partition(",")
+    words = title_key(surname).split()
+    if comma:
+        return words[-1] if words else "", title_key(given)[:1]
+    return words[-1] if words else "", words[0][0] if len(words) > 1 else ""
+
+
+def _stated(record: PaperRecord) -> Statement:
+    """The fields that a record states and a column can hold."""
+    stated: Statement = {}
+    for name in STATED:
+        if value := getattr(record, name):
+            if isinstance(value, tuple):
+                stated[name] = list(value)
+            elif value := _fit(name, value):
+                stated[name] = value
+    if record.listed_on:
+        stated["listed_on"] = record.listed_on.isoformat()
+    if record.versions:
+        stated["versions"] = [
+            {"number": one.number, "on": one.on.isoformat() if one.on else None}
+            for one in record.versions
+        ]
+    return stated
+
+
+def _taken_back(record: Withdrawn) -> Statement:
+    return {"withdrawn_on": record.on.isoformat() if record.on else ""}
+
+
+def _corrected(
+    row: SourceRecord, stated: Statement, at: datetime, keeps: Collection[str]
+) -> Statement:
+    """What a source now says, having said `row.record` before."""
+    old = row.record
+    if "withdrawn_on" in stated:  # and nothing else
+        day = stated["withdrawn_on"] or old.get("withdrawn_on") or at.date().isoformat()
+        return {**old, "withdrawn_on": day}
+    if row.source in SPEAKS and at > row.seen_at:
+        new = {**old, **stated}
+        if "withdrawn_on" not in keeps:
+            new.pop("withdrawn_on", None)  # it lives
+    else:
+        new = {**stated, **old}
+        if row.source not in SPEAKS and stated.get("abstract"):
+            new["abstract"] = max(old.get("abstract", ""), stated["abstract"], key=len)
+    days = [day for day in (old.get("listed_on"), stated.get("listed_on")) if day]
+    if days:
+        # A paper that was held is told to be listed later than it first seemed, and never earlier;
+        # of several files the earliest is right.
+        new["listed_on"] = max(days) if row.source in SPEAKS else min(days)
+    if versions := _folded(old.get("versions", []), stated.get("versions", [])):
+        new["versions"] = versions
+    return new
+
+
+def _folded(*lists: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each version once, the first one first; a later list knows better."""
+    by_number: dict[int, dict[str, Any]] = {}
+    for version in itertools.chain(*lists):
+        known = by_number.get(version["number"], {})
+        by_number[version["number"]] = {**version, "on": version["on"] or known.get("on")}
+    return [by_number[number] for number in sorted(by_number)]
+
+
+def _fit(name: str, stated: str | date) -> str | None:
+    """As JSON. A link that is too long or not of the web, or too long an identifier, is left out; a
+    name is cut."""
     if not isinstance(stated, str):
-        return stated
+        return stated.isoformat()
     if name.endswith("url") and not stated.lower().startswith(("https://", "http://")):
         return ""
     limit = getattr(Paper._meta.get_field(name), "max_length", None)

@@ -46,7 +46,9 @@ _LOST_BACKSLASH = re.compile(
     r"(?<![\\\w])(?=(?:mathcal|mathbb|mathbf|mathrm|textbf|textit|texttt|sqrt)\{"
     r"|(?:mathcal|mathbb|widetilde|widehat) [A-Z]\b)"
 )
-_DOUBLED = re.compile(r"\\\\(?=([A-Za-z]+)|[{}%&#_,;$\]]|(\[))")
+_DOUBLED = re.compile(
+    r"\\\\(?=([A-Za-z]+)|[{}%&#_,;$\]]|(\[))|\\{2,3}(?=['`^\"~=.]\{?\\?[A-Za-z]|[^\W\d_a-zA-Z])"
+)
 
 _SUPERSCRIPT = dict(
     zip(

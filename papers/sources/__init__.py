@@ -2,6 +2,11 @@
 
 Every source yields `PaperRecord`s, whatever the shape of its answers; what it cannot read it
 yields as a `BadRecord` with the place to look at, so that one bad entry loses nothing else.
+
+The networked ones (`arxiv.harvest`, `arxiv.by_identifiers`, `arxiv.announced`,
+`huggingface.daily`) are iterators of `Page`s: one request each, made when the page is asked for,
+so that the caller keeps each page before it asks for the next. A bad page is a `SourceError` and
+yields nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ class SourceError(Exception):
     ├── Busy          429 or 503: it asks for patience, `retry_after` says for how long
     ├── ServerFailed  another 5xx
     ├── Refused       another 4xx, or an error in words: asking again the same way is of no use
+    │   └── CursorExpired   the cursor is no longer taken: the list is to be asked for anew
     └── BadAnswer     HTML instead of XML, cut off, too large, a bomb
 
     `retry_after` is in seconds; None where the server names no time.
@@ -44,6 +50,10 @@ class Refused(SourceError):
     pass
 
 
+class CursorExpired(Refused):
+    pass
+
+
 class BadAnswer(SourceError):
     pass
 
@@ -61,7 +71,8 @@ class PaperRecord:
     """One paper as one source describes it; the text is readable Unicode already.
 
     `counters` holds what was counted at `observed_at` ("upvotes", "comments", "stars"). A record
-    without `listed_on` is listed on the day of its import. `place` is "file:line" or
+    without `listed_on` is listed on the day of its import, but for one that `only_updates`: that
+    one is of use for a paper that is known, and makes none. `place` is "file:line" or
     "file, entry n", for messages to people.
     """
 
@@ -74,6 +85,7 @@ class PaperRecord:
     categories: tuple[str, ...] = ()  # the primary one first
     published_on: date | None = None
     listed_on: date | None = None
+    only_updates: bool = False
     url: str = ""
     pdf_url: str = ""
     code_url: str = ""
@@ -102,7 +114,10 @@ class BadRecord:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """A paper that its source no longer has."""
+    """A paper that its source no longer has, or that its authors took back.
+
+    In the latter case it follows the paper's own record.
+    """
 
     source: str
     arxiv_id: str
@@ -111,15 +126,28 @@ class Withdrawn:
 
 
 @dataclass(frozen=True, slots=True)
+class Validator:
+    """What a server calls its answer; it is told so when it is asked for the same again."""
+
+    url: str
+    etag: str = ""
+    last_modified: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """One answer of a source, read.
 
     `cursor` is what the next page is asked for with, "" after the last one. `unchanged`: the
     server says that nothing has changed since it was last asked. `total`: how many records the
-    whole list has, where the source says so.
+    whole list has, where the source says so. `wait`: for how many seconds the server wants no
+    further request. `validator` is to be kept once the records are, and not before: else what a
+    crash lost would never be sent again.
     """
 
     records: tuple[PaperRecord | BadRecord | Withdrawn, ...] = ()
     cursor: str = ""
     total: int | None = None
     unchanged: bool = False
+    wait: float = 0.0
+    validator: Validator | None = None

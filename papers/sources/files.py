@@ -12,28 +12,31 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, date, datetime, time, timedelta
+from contextlib import suppress
+from datetime import date
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from papers.latex import to_text
-from papers.sources import BadRecord, PaperRecord
+from papers.sources import BadRecord, PaperRecord, huggingface
+from papers.sources.fields import (
+    MAX_LIST,
+    MAX_NAME,
+    as_abstract,
+    as_day,
+    as_moment,
+    as_title,
+    as_url,
+    is_count,
+)
 from papers.sources.identifiers import normalise_arxiv_id, normalise_doi
 
 Records = Iterator[PaperRecord | BadRecord]
 
 MAX_FILE = 64_000_000  # bytes of a file that is read whole; JSON Lines are read line by line
 MAX_LINE = 4_000_000
-MAX_TITLE = 1_000
 LONG_TITLE = 350  # in a listing, a longer line is an abstract; real titles end below 300
-MAX_ABSTRACT = 50_000
-MAX_NAME = 300
-MAX_LIST = 10_000
-MAX_URL = 2_000
-MAX_COUNTER = 2**31 - 1
 
-_URL = re.compile(r"https?://[^\s/<>\"\\]+[^\s<>\"\\\x00-\x1f\x7f-\x9f\ud800-\udfff]*", re.I)
-_GITHUB = re.compile(r"https?://(?:www\.)?github\.com/", re.I)
 _DAY = re.compile(r"(?<!\d)(\d{4}-\d\d-\d\d)(?!\d)")
 
 # Lines of a listing page that belong to the page; only a whole line counts.
@@ -124,7 +127,7 @@ def _read_text(text: str, place: str, stem: str) -> Records:
             yield own_record(answer, place)  # one record of our own, over several lines
         else:
             day = _DAY.search(stem)
-            yield from daily_papers(answer, place, _date(day[1]) if day else None)
+            yield from _daily_papers(answer, place, as_day(day[1]) if day else None)
 
 
 # -- Listings ---------------------------------------------------------------------------------
@@ -176,7 +179,7 @@ def _listing(text: str, place: str) -> Records:
 def _listed(title: str, abstract: str, place: str) -> PaperRecord | BadRecord:
     try:
         return PaperRecord(
-            source="listing", title=_title(title), abstract=_abstract(abstract), place=place
+            source="listing", title=as_title(title), abstract=as_abstract(abstract), place=place
         )
     except ValueError as error:
         return BadRecord(place, str(error))
@@ -234,127 +237,24 @@ def _without_navigation(block: list[tuple[int, str]]) -> list[tuple[int, str]]:
 # -- Hugging Face's daily papers --------------------------------------------------------------
 
 
-def daily_papers(answer: object, place: str, day: date | None) -> Records:
-    """The entries of one answer of `GET /api/daily_papers`; `day` is its list's, if known."""
-    if isinstance(answer, dict) and isinstance(answer.get("data"), list):
-        answer = answer["data"]
-    if not isinstance(answer, list):
-        if isinstance(answer, dict):
-            answer = answer.get("error") or f"an object with {', '.join(answer) or 'no fields'}"
-        yield BadRecord(place, f"not a list of papers but: {to_text(str(answer)[:1000])[:300]}")
-        return
-    for number, entry in enumerate(answer, 1):
-        yield _daily_paper(entry, f"{place}, entry {number}", day)
-
-
-def _daily_paper(entry: object, place: str, day: date | None) -> PaperRecord | BadRecord:
-    if isinstance(entry, str) and len(entry) <= MAX_LINE:  # some archives keep Python's repr
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                entry = ast.literal_eval(entry)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            return BadRecord(place, "a text that is no entry of the daily papers")
-    if not isinstance(entry, dict) or not isinstance(entry.get("paper"), dict):
-        return BadRecord(place, "no object with a “paper”")
-    fields = {**entry, **{k: v for k, v in entry["paper"].items() if v is not None}}
-    # The outer publishedAt is neither the list's day nor arXiv's date.
-    fields["publishedAt"] = entry["paper"].get("publishedAt")
-
-    def name_of(*keys: str) -> str:
-        for person in (fields.get(key) for key in keys):
-            for field in ("fullname", "name", "user"):
-                if isinstance(person, dict) and (name := _text(person.get(field))):
-                    return name
-        return ""
-
-    def names(value: object) -> tuple[str, ...]:
-        values = value[:MAX_LIST] if isinstance(value, list) else []
-        texts = (_text(one.get("name") if isinstance(one, dict) else one) for one in values)
-        return tuple(text for text in texts if text)
-
-    listed_on = _date(fields.get("submittedOnDailyAt")) or day
-    # nobody noted when the answer was saved: at the latest when its day was over
-    day_after = listed_on and listed_on + timedelta(days=1)
-    code, project = _url(fields.get("githubRepo")), _url(fields.get("projectPage"))
-    if not code and _GITHUB.match(project):
-        code = project
+def _daily_papers(answer: object, place: str, day: date | None) -> Records:
     try:
-        return PaperRecord(
-            source="huggingface",
-            title=_title(fields.get("title")),
-            abstract=_abstract(fields.get("summary") or ""),
-            arxiv_id=normalise_arxiv_id(str(fields.get("id"))),
-            authors=names(fields.get("authors")),
-            published_on=_date(fields.get("publishedAt")),
-            listed_on=listed_on,
-            code_url=code,
-            project_url="" if project == code else project,
-            thumbnail_url=_url(fields.get("thumbnail")),
-            keywords=names(fields.get("ai_keywords")),
-            summary=_text(fields.get("ai_summary"), MAX_ABSTRACT),
-            organisation=name_of("organization", "submitterOrganization"),
-            submitter=name_of("submittedOnDailyBy", "submittedBy"),
-            counters={
-                name: fields[key]
-                for name, key in (
-                    ("upvotes", "upvotes"), ("comments", "numComments"), ("stars", "githubStars")
-                )
-                if _is_count(fields.get(key))
-            },
-            observed_at=datetime.combine(day_after, time(), tzinfo=UTC) if day_after else None,
-            place=place,
-        )  # fmt: skip
+        entries = huggingface.entries(answer)
     except ValueError as error:
-        return BadRecord(place, str(error))
+        yield BadRecord(place, str(error))
+    else:
+        yield from huggingface.saved([_evaluated(entry) for entry in entries], place, day)
 
 
-def _text(value: object, limit: int = MAX_NAME) -> str:
-    return to_text(value[: 4 * limit])[:limit] if isinstance(value, str) else ""
-
-
-def _url(value: object) -> str:
-    text = value.strip() if isinstance(value, str) else ""
-    return text if len(text) <= MAX_URL and _URL.fullmatch(text) else ""
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value <= MAX_COUNTER
-
-
-def _moment(value: object) -> datetime | None:
-    """An ISO moment or day; days of which no neighbour exists are refused."""
-    try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-        if moment is None or not 1800 <= moment.year <= 2200:
-            return None
-        return moment.astimezone(UTC) if moment.tzinfo else moment
-    except ValueError:
-        return None
-
-
-def _date(value: object) -> date | None:
-    moment = _moment(value)
-    return moment and moment.date()
-
-
-def _title(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("no title")
-    title = to_text(value) if len(value) <= 4 * MAX_TITLE else value
-    if not title:
-        raise ValueError("no title")
-    if len(title) > MAX_TITLE:
-        raise ValueError(f"a title of more than {MAX_TITLE} characters: “{title[:80]}”")
-    return title
-
-
-def _abstract(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("the abstract is not a text")
-    abstract = to_text(value) if len(value) <= 4 * MAX_ABSTRACT else value
-    if len(abstract) > MAX_ABSTRACT:
-        raise ValueError(f"an abstract of more than {MAX_ABSTRACT} characters")
-    return abstract
+def _evaluated(entry: object) -> object:
+    """Some archives keep Python's repr of an entry."""
+    if isinstance(entry, str) and len(entry) <= MAX_LINE:
+        with (
+            suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError),
+            warnings.catch_warnings(action="ignore"),
+        ):
+            entry = ast.literal_eval(entry)
+    return entry
 
 
 # -- JSON Lines of our own --------------------------------------------------------------------
@@ -409,7 +309,7 @@ def own_record(record: object, place: str) -> PaperRecord | BadRecord:
         return BadRecord(place, "not a JSON object")
     values: dict[str, Any] = {"source": "file", "place": place}
     try:
-        values["title"] = _title(record.get("title"))
+        values["title"] = as_title(record.get("title"))
         for field, parse in _FIELDS.items():
             if record.get(field) is not None:
                 try:
@@ -444,15 +344,15 @@ _NAMES = _expected(
     lambda value: tuple(text for text in map(to_text, value) if text),
     lambda value: isinstance(value, list) and len(value) <= MAX_LIST and all(map(_is_text, value)),
 )
-_WEB = _expected("an http(s) address", _url, lambda value: value == "" or _url(value))
-_ISO_DAY = _expected("an ISO date such as 2025-06-02", _date, _date)
+_WEB = _expected("an http(s) address", as_url, lambda value: value == "" or as_url(value))
+_ISO_DAY = _expected("an ISO date such as 2025-06-02", as_day, as_day)
 _FIELDS: dict[str, Callable[[Any], Any]] = {
     "source": _expected(
         "a short lower-case name",
         str,
         lambda value: isinstance(value, str) and re.fullmatch(r"[a-z][a-z0-9_-]{0,29}", value),
     ),
-    "abstract": _abstract,
+    "abstract": as_abstract,
     "arxiv_id": _expected(
         "an arXiv id", lambda value: value and normalise_arxiv_id(value), _is_text
     ),
@@ -467,7 +367,7 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "code_url": _WEB,
     "project_url": _WEB,
     "thumbnail_url": _WEB,
-    "summary": _abstract,
+    "summary": as_abstract,
     "organisation": _NAME,
     "submitter": _NAME,
     "counters": _expected(
@@ -476,12 +376,12 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
         lambda value: (
             isinstance(value, dict)
             and len(value) <= 50
-            and all(_is_text(name, 50) and _is_count(count) for name, count in value.items())
+            and all(_is_text(name, 50) and is_count(count) for name, count in value.items())
         ),
     ),
     "observed_at": _expected(
         "an ISO moment with its zone such as 2025-06-02T06:00:00Z",
-        _moment,
-        lambda value: (moment := _moment(value)) and moment.tzinfo,
+        as_moment,
+        lambda value: (moment := as_moment(value)) and moment.tzinfo,
     ),
 }

@@ -17,9 +17,13 @@ from newsletter import submissions, subscriptions
 from newsletter.models import Submission, Subscriber
 from newsletter.submissions import SubmissionError
 from papers import editions
+from papers.ingest import ingest
 from papers.models import Edition, EditionPaper
+from papers.sources import PaperRecord
+from papers.sources.recorded import Saved
 from tests.factories import make_frozen_edition, make_paper, make_subscriber
 from tests.newsletter.pages import signed_in
+from tests.sources_server import serving
 
 pytestmark = pytest.mark.django_db
 
@@ -274,3 +278,93 @@ def test_an_erased_reader_s_submissions_go_and_the_paper_stays() -> None:
     paper.refresh_from_db()
     assert paper.submitter == "a reader"
     assert EditionPaper.objects.get().paper == paper
+
+
+# --- Fetching what is not known here --------------------------------------------------------------
+
+ENTRY = """<entry>
+  <id>http://arxiv.org/abs/2505.24864v1</id>
+  <updated>2025-05-30T17:59:02Z</updated><published>2025-05-30T17:59:02Z</published>
+  <title>Graphs that forget</title><summary>We forget graphs.</summary>
+  <author><name>Ada Alvarez</name></author>
+  <arxiv:primary_category term="cs.LG"/><category term="cs.LG"/>
+</entry>"""
+
+
+def answer_of_arxiv(entry: str) -> bytes:
+    return f"""<?xml version="1.0" encoding="UTF-8"?>
+<feed xmlns="http://www.w3.org/2005/Atom" xmlns:arxiv="http://arxiv.org/schemas/atom"
+      xmlns:opensearch="http://a9.com/-/spec/opensearch/1.1/">
+  <id>http://arxiv.org/api/x</id><title>ArXiv Query</title><updated>2026-11-20T00:00:00Z</updated>
+  <opensearch:totalResults>{int(bool(entry))}</opensearch:totalResults>
+  <opensearch:startIndex>0</opensearch:startIndex>
+  <opensearch:itemsPerPage>{int(bool(entry))}</opensearch:itemsPerPage>
+  {entry}
+</feed>""".encode()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_fetches_what_is_not_known_and_never_the_page(
+    client: Client, settings: Settings
+) -> None:
+    with serving(Saved(f"/query?id_list={ID}", answer_of_arxiv(ENTRY))) as arxiv:
+        settings.ARXIV_API_URL = f"{arxiv.url}/query"
+        signed_in(client, make_subscriber())
+        submit(client)
+        assert arxiv.asked == []
+        assert submissions.fetch_waiting(timezone.now()) == 1
+        assert submissions.fetch_waiting(timezone.now()) == 0
+    row = Submission.objects.select_related("paper").get()
+    assert row.paper is not None
+    assert row.paper.title == "Graphs that forget"
+    assert row.fetch_at is None
+    assert "Graphs that forget" in client.get("/submit/").content.decode()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_arxiv_does_not_know_is_told_to_the_curator_and_not_asked_again(
+    settings: Settings,
+) -> None:
+    submissions.submit(make_subscriber(), ID)
+    with serving(Saved(f"/query?id_list={ID}", answer_of_arxiv(""))) as arxiv:
+        settings.ARXIV_API_URL = f"{arxiv.url}/query"
+        assert submissions.fetch_waiting(timezone.now()) == 0
+    row = Submission.objects.get()
+    assert row.fetch_at is None
+    assert "no such paper" in row.problem
+    with pytest.raises(SubmissionError, match="not known here yet"):
+        submissions.accept(row, timezone.now())
+    assert row.problem in act("accept", row)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_arxiv_that_is_away_is_asked_again_later_and_not_for_ever(settings: Settings) -> None:
+    settings.ARXIV_API_URL = "http://127.0.0.1:9/query"  # nobody listens there
+    submissions.submit(make_subscriber(), ID)
+    moment = timezone.now()
+    for tries in range(1, submissions.MOST_FETCHES + 1):
+        assert submissions.fetch_waiting(moment) == 0
+        row = Submission.objects.get()
+        assert (row.fetches, bool(row.problem)) == (tries, True)
+        assert submissions.fetch_waiting(moment) == 0, "not before its time"
+        moment = row.fetch_at or moment
+    assert row.fetch_at is None
+    submissions.fetch_again(row, moment)
+    assert Submission.objects.get().fetch_at == moment
+
+
+def test_a_paper_that_came_another_way_is_found_when_it_is_accepted() -> None:
+    row = submissions.submit(make_subscriber(), ID)
+    paper = make_paper(arxiv_id=ID)
+    submissions.accept(row, timezone.now())
+    row.refresh_from_db()
+    assert (row.paper, row.state) == (paper, State.ACCEPTED)
+
+
+def test_a_later_harvest_does_not_take_an_accepted_paper_off_tomorrow_s_list() -> None:
+    make_frozen_edition(make_paper("Another"), day=TODAY)
+    paper = make_paper("Graphs", arxiv_id=ID, listing_day=date(2020, 1, 1))
+    submissions.accept(submissions.submit(make_subscriber(), ID), timezone.now())
+    record = PaperRecord("arxiv", "Graphs", arxiv_id=ID, listed_on=date(2020, 1, 1))
+    ingest([record], source="test", now=timezone.now())
+    assert paper in editions.candidates_for(TODAY + timedelta(days=1))

@@ -178,11 +178,11 @@ def test_a_source_that_listed_it_earlier_moves_the_listing_day_back() -> None:
 
 def test_updated_at_moves_with_a_change_only() -> None:
     bring(LISTED, titled("Another paper"))
-    was = dict(Paper.objects.values_list("title", "updated_at"))
+    was = dict(Paper.objects.values_list("title_key", "updated_at"))
     bring(LISTED, DAILY, titled("Another paper"), now=LATER)
-    now = dict(Paper.objects.values_list("title", "updated_at"))
-    assert now[LISTED.title] == LATER
-    assert now["Another paper"] == was["Another paper"]
+    now = dict(Paper.objects.values_list("title_key", "updated_at"))
+    assert now["attention over sparse graphs"] == LATER
+    assert now["another paper"] == was["another paper"]
 
 
 # Counters
