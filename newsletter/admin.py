@@ -221,7 +221,7 @@ class SubmissionAdmin(NoHandWriting, admin.ModelAdmin[Submission]):
     @admin.display(description="Paper")
     def title(self, row: Submission) -> str:
         if row.paper is None:
-            return row.problem or "is being fetched from arXiv"
+            return row.problem or ("is being fetched" if row.fetch_at else "not known here")
         return format_html('<a href="{}">{}</a>', row.paper.get_absolute_url(), row.paper)
 
     @admin.display(description="Abstract")

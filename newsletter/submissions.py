@@ -27,7 +27,7 @@ MOST_WAITING = 500  # of all readers together: what editors can be asked to look
 FETCH_LEASE = timedelta(minutes=10)
 FIRST_DELAY = timedelta(minutes=5)  # until the next try, then twice as long each time
 MOST_FETCHES = 6
-FETCHED_AT_ONCE = 20  # of one tick: arXiv is asked once in three seconds
+FETCHED_AT_ONCE = 5  # of one tick: arXiv is asked once in three seconds, and may be slow
 
 State = Submission.State
 
