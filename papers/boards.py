@@ -23,8 +23,9 @@ MOST_PAGES = 10  # of a board: nobody looks further, and each page costs the one
 MOST_PAGES_OF_A_SUBJECT = 100  # of an author or a category
 TOP_DAYS = 30
 COUNTS_KEPT = 600  # seconds that the categories' sizes may be old
-# What the readers here vote is shown by their own button.
-OUTSIDE = [source.value for source in Source if source != Source.PAPERROUND]
+# Where counters come from: arXiv and curators count nothing, and what the readers here vote is
+# shown by their own button.
+OUTSIDE = [Source.HUGGING_FACE.value, Source.LISTING.value, Source.FILE.value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,7 @@ def board(period: Period, page: int) -> Board:
                 "first": period.first,
                 "last": period.last,
                 "here": Source.PAPERROUND,
-                "sources": Source.values,
+                "sources": [*OUTSIDE, Source.PAPERROUND],
                 "limit": PER_PAGE + 1,
                 "offset": (page - 1) * PER_PAGE,
             },
