@@ -44,7 +44,7 @@ ADDRESS_HASH_KEY = env.str("ADDRESS_HASH_KEY", default="")
 SITE_NAME = env.str("SITE_NAME", default="Paperround")
 SITE_URL = env.str("SITE_URL", default="http://127.0.0.1:8000").rstrip("/")
 SITE_HOST = urlsplit(SITE_URL).hostname or ""
-CURATORS_LINE = env.str("CURATORS_LINE", default="by attention, looked after by our curators")
+CURATORS_LINE = env.str("CURATORS_LINE", default="by the research community and our curators")
 POSTAL_ADDRESS = env.str("POSTAL_ADDRESS", default="")
 CONTACT_ADDRESS = env.str("CONTACT_ADDRESS", default="")
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[SITE_HOST])

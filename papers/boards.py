@@ -23,6 +23,10 @@ MOST_PAGES = 10  # of a board: nobody looks further, and each page costs the one
 MOST_PAGES_OF_A_SUBJECT = 100  # of an author or a category
 TOP_DAYS = 30
 COUNTS_KEPT = 600  # seconds that the categories' sizes may be old
+# Where counters come from: arXiv and curators count nothing.
+COUNTING = [
+    source.value for source in (Source.HUGGING_FACE, Source.LISTING, Source.FILE, Source.PAPERROUND)
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +208,7 @@ def board(period: Period, page: int) -> Board:
                 "first": period.first,
                 "last": period.last,
                 "here": Source.PAPERROUND,
-                "sources": Source.values,
+                "sources": COUNTING,
                 "limit": PER_PAGE + 1,
                 "offset": (page - 1) * PER_PAGE,
             },
@@ -317,7 +321,7 @@ def counts_and_votes(paper_ids: Iterable[int]) -> tuple[dict[int, list[Count]], 
             {
                 "papers": list(paper_ids),
                 "counters": Signal.Counter.values,
-                "sources": Source.values,
+                "sources": COUNTING,
                 "day_ago": timezone.now() - GROWTH_SPAN,
             },
         )

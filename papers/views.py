@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
+from django.views.decorators.gzip import gzip_page
 from django.views.decorators.http import require_safe
 
 from papers import about, boards
@@ -16,25 +18,32 @@ from papers.categories import CATEGORY_NAMES
 from papers.models import Paper
 from papers.paths import DayConverter
 
+View = Callable[..., HttpResponse]
 
-@require_safe
+
+def public(view: View) -> View:
+    """For reading only, and compressed: nothing on these pages is secret but the form's token,
+    which Django writes differently each time, so the length of an answer betrays nothing of it."""
+    return gzip_page(require_safe(view))
+
+
+@public
 def newest(request: HttpRequest) -> HttpResponse:
     """The newest edition that is settled; before there is one, a word of welcome."""
     return _day(request, boards.newest_day())
 
 
-@require_safe
+@public
 def day(request: HttpRequest, day: date) -> HttpResponse:
     """The edition of a day; of one without, its neighbours."""
-    if day > timezone.now().date():
-        raise Http404("This day has not come yet.")
+    _check_come(day)
     found = boards.day(day)
     if found.edition is None and not (found.earlier or found.later):
         raise Http404("There is no edition yet.")
     return _day(request, found)
 
 
-@require_safe
+@public
 def pick_day(request: HttpRequest) -> HttpResponse:
     """Where the date picker leads, a form that needs no script: to the day's own address."""
     try:
@@ -54,17 +63,19 @@ def _day(request: HttpRequest, found: boards.Day) -> HttpResponse:
     return render(request, "papers/day.html", context, status=404 if missing else 200)
 
 
-@require_safe
+@public
 def week(request: HttpRequest, week: date) -> HttpResponse:
+    _check_come(week)
     return _board(request, boards.week(week))
 
 
-@require_safe
+@public
 def month(request: HttpRequest, month: date) -> HttpResponse:
+    _check_come(month)
     return _board(request, boards.month(month))
 
 
-@require_safe
+@public
 def top(request: HttpRequest) -> HttpResponse:
     return _board(request, boards.top())
 
@@ -72,7 +83,7 @@ def top(request: HttpRequest) -> HttpResponse:
 def _board(request: HttpRequest, period: boards.Period) -> HttpResponse:
     """A page of a period's papers; of one without any, its neighbours."""
     found = boards.board(period, _page(request, boards.MOST_PAGES))
-    if period.first > timezone.now().date() or (found.page > 1 and not found.cards):
+    if found.page > 1 and not found.cards:
         raise Http404("There is no such list.")
     missing = period.name != "top" and not found.cards
     if missing and not (period.earlier or period.later):
@@ -81,21 +92,23 @@ def _board(request: HttpRequest, period: boards.Period) -> HttpResponse:
     return render(request, "papers/board.html", context, status=404 if missing else 200)
 
 
-@require_safe
+@public
 def author(request: HttpRequest, name: str) -> HttpResponse:
+    _check_storable(name)
     found = boards.papers_by(name, _page(request, boards.MOST_PAGES_OF_A_SUBJECT))
     if not found.cards:
         raise Http404("No paper here has this author.")
     return render(request, "papers/author.html", {"name": name, "board": found})
 
 
-@require_safe
+@public
 def categories(request: HttpRequest) -> HttpResponse:
     return render(request, "papers/categories.html", {"groups": boards.categories()})
 
 
-@require_safe
+@public
 def category(request: HttpRequest, code: str) -> HttpResponse:
+    _check_storable(code)
     found = boards.papers_in(code, _page(request, boards.MOST_PAGES_OF_A_SUBJECT))
     if not found.cards and (found.page > 1 or code not in CATEGORY_NAMES):
         raise Http404("No paper here is of this category.")
@@ -103,10 +116,20 @@ def category(request: HttpRequest, code: str) -> HttpResponse:
     return render(request, "papers/category.html", context)
 
 
-@require_safe
+@public
 def paper(request: HttpRequest, uuid: UUID) -> HttpResponse:
     found = get_object_or_404(Paper, uuid=uuid)
     return render(request, "papers/paper.html", {"paper": found, "about": about.about(found)})
+
+
+def _check_come(day: date) -> None:
+    if day > timezone.now().date():
+        raise Http404("This day has not come yet.")
+
+
+def _check_storable(name: str) -> None:
+    if "\0" in name:
+        raise Http404("The database holds no such text.")
 
 
 def _page(request: HttpRequest, most: int) -> int:

@@ -12,8 +12,8 @@ os.environ["LOG_LEVEL"] = "WARNING"
 
 if __name__ == "__main__":
     django.setup()
-    from tests.benchmarks import planning, sending  # their imports need Django set up
+    from tests.benchmarks import pages, planning, sending  # their imports need Django set up
 
-    for name, benchmark in (("sending", sending), ("planning", planning)):
+    for name, benchmark in (("pages", pages), ("sending", sending), ("planning", planning)):
         if name in (sys.argv[1:] or (name,)):
             benchmark.main()
