@@ -29,6 +29,8 @@ EVERY_MINUTE = [
     "newsletter.tasks.process_events",
     "newsletter.tasks.send_alerts",
     "newsletter.tasks.watch",
+    "newsletter.tasks.send_sign_in_links",
+    "newsletter.tasks.fetch_submitted",
 ]
 app.conf.beat_schedule = {
     name: {"task": name, "schedule": 60.0, "options": {"expires": 55}} for name in EVERY_MINUTE

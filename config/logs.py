@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 
-TOKEN = re.compile(r"/(confirm|preferences|unsubscribe|feedback)/[^/\s]+")
+TOKEN = re.compile(r"/(confirm|preferences|unsubscribe|feedback|sign-in|feeds/picks)/[^/\s]+")
 
 
 class WithoutTokens(logging.Filter):

@@ -58,6 +58,7 @@ EDITION_WINDOW_DAYS = env.int("EDITION_WINDOW_DAYS", default=3)
 DEFAULT_TIME_ZONE = env.str("DEFAULT_TIME_ZONE", default="UTC")
 DEFAULT_SEND_HOUR = env.int("DEFAULT_SEND_HOUR", default=7)
 CONFIRMATION_DAYS = env.int("CONFIRMATION_DAYS", default=3)
+SUBMISSIONS_PER_DAY = env.int("SUBMISSIONS_PER_DAY", default=3)
 PREFERENCES_LINK_DAYS = env.int("PREFERENCES_LINK_DAYS", default=90)
 PLAN_BATCH_SIZE = env.int("PLAN_BATCH_SIZE", default=1000)
 RANKING_REFIT_HOURS = env.int("RANKING_REFIT_HOURS", default=24)
@@ -167,7 +168,10 @@ TEMPLATES = [
                 "django.contrib.messages.context_processors.messages",
                 "config.context.site",
             ],
-            "builtins": ["newsletter.templatetags.subscribe_box"],
+            "builtins": [
+                "newsletter.templatetags.subscribe_box",
+                "newsletter.templatetags.readers",
+            ],
         },
     }
 ]

@@ -6,17 +6,18 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ActionForm
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied, ValidationError
-from django.db.models import QuerySet
-from django.forms import ModelForm
+from django.db.models import F, QuerySet
+from django.forms import CharField, ModelForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.html import format_html
 
-from newsletter import addresses, explaining, sending, subscriptions
+from newsletter import addresses, explaining, sending, submissions, subscriptions
 from newsletter.delivery import settle_unknown
 from newsletter.models import (
     Alert,
@@ -27,10 +28,12 @@ from newsletter.models import (
     Interest,
     RankingModel,
     SendingPause,
+    Submission,
     Subscriber,
     Suppression,
 )
 from papers.admin import NoHandWriting
+from papers.editions import CurationError
 
 
 class InterestInline(admin.TabularInline[Interest, Subscriber]):
@@ -187,6 +190,72 @@ class FeedbackAdmin(NoHandWriting, admin.ModelAdmin[Feedback]):
     search_fields = ("subscriber__uuid__iexact", "subscriber__address__iexact")
     search_help_text = "A subscriber's whole address or UUID"
     show_full_result_count = False
+
+
+class DecisionForm(ActionForm):
+    """An action, and what is said with it."""
+
+    reason = CharField(required=False, max_length=255, label="Reason, to decline:", empty_value="")
+
+
+@admin.register(Submission)
+class SubmissionAdmin(NoHandWriting, admin.ModelAdmin[Submission]):
+    """What readers propose; who they are is not for the editors, but for the name they gave."""
+
+    list_display = ("arxiv_id", "title", "state", "shown_name", "reason", "created_at")
+    list_filter = ("state",)
+    list_select_related = ("paper",)
+    ordering = (F("decided_at").desc(nulls_first=True), "-created_at")
+    search_fields = ("arxiv_id", "paper__title")
+    fields = (
+        "arxiv_id", "title", "abstract", "shown_name", "state", "reason", "problem",
+        "created_at", "decided_at",
+    )  # fmt: skip
+    readonly_fields = ("title", "abstract")
+    action_form = DecisionForm
+    actions = ("accept", "decline", "fetch_again")
+
+    def has_decide_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("newsletter.decide_submission")
+
+    @admin.display(description="Paper")
+    def title(self, row: Submission) -> str:
+        if row.paper is None:
+            return row.problem or ("is being fetched" if row.fetch_at else "not known here")
+        return format_html('<a href="{}">{}</a>', row.paper.get_absolute_url(), row.paper)
+
+    @admin.display(description="Abstract")
+    def abstract(self, row: Submission) -> str:
+        return row.paper.abstract if row.paper else "–"
+
+    @admin.action(description="Accept: onto the next list", permissions=["decide"])
+    def accept(self, request: HttpRequest, rows: QuerySet[Submission]) -> None:
+        for row in rows:
+            try:
+                by = request.user.get_username()
+                day = submissions.accept(row, timezone.now(), by=by)
+            except (submissions.SubmissionError, CurationError) as error:
+                messages.error(request, str(error))
+            else:
+                self.log_change(request, row, f"Accepted for {day}.")
+                messages.success(request, f"{row} comes onto the list of {day}.")
+
+    @admin.action(description="Decline, with the reason", permissions=["decide"])
+    def decline(self, request: HttpRequest, rows: QuerySet[Submission]) -> None:
+        for row in rows:
+            try:
+                submissions.decline(row, request.POST.get("reason", ""), timezone.now())
+            except submissions.SubmissionError as error:
+                messages.error(request, str(error))
+            else:
+                self.log_change(request, row, "Declined.")
+                messages.success(request, f"{row} is declined.")
+
+    @admin.action(description="Fetch from arXiv again", permissions=["decide"])
+    def fetch_again(self, request: HttpRequest, rows: QuerySet[Submission]) -> None:
+        for row in rows:
+            submissions.fetch_again(row, timezone.now())
+        messages.info(request, "A worker tries again within a minute.")
 
 
 @admin.register(RankingModel)

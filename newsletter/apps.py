@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.contrib.auth.signals import user_logged_in
 from django.db.models.signals import post_migrate
 
 
@@ -7,6 +8,12 @@ class NewsletterConfig(AppConfig):
     verbose_name = "Newsletter"
 
     def ready(self) -> None:
-        from newsletter import checks, events, roles  # noqa: F401  (they register themselves)
+        from newsletter import (  # they register themselves
+            checks,  # noqa: F401
+            events,  # noqa: F401
+            roles,
+            sign_in,
+        )
 
         post_migrate.connect(roles.grant, sender=self)
+        user_logged_in.connect(sign_in.as_long_as_ever)

@@ -45,7 +45,7 @@ def give(
     if interest is not None and interest.subscriber_id != subscriber.pk:
         raise ValueError("An interest of another subscriber.")
     with transaction.atomic():
-        _lock(subscriber)
+        lock(subscriber)
         if interest is not None:  # it may have been removed meanwhile
             interest = subscriber.interests.filter(pk=interest.pk).first()
         if interest is None and kind in (Kind.MORE, Kind.SAVE):
@@ -62,14 +62,14 @@ def give(
 def undo(subscriber: Subscriber, paper: Paper, kind: Kind) -> bool:
     """Take a judgement back; False if there is none."""
     with transaction.atomic():
-        _lock(subscriber)
+        lock(subscriber)
         return _take_back(subscriber, paper, kind)
 
 
 def reset(interest: Interest) -> int:
     """Forget all that was learned for an interest; returns how many judgements that were."""
     with transaction.atomic():
-        _lock(interest.subscriber)
+        lock(interest.subscriber)
         forgotten, _ = interest.feedback.all().delete()
         _drop_if_void(interest)
     return forgotten
@@ -78,7 +78,7 @@ def reset(interest: Interest) -> int:
 def reset_general(subscriber: Subscriber) -> int:
     """Forget the judgements that count for no interest alone; returns how many."""
     with transaction.atomic():
-        _lock(subscriber)
+        lock(subscriber)
         return subscriber.feedback.filter(interest=None).delete()[0]
 
 
@@ -108,6 +108,6 @@ def _drop_if_void(interest: Interest) -> None:
         interest.delete()
 
 
-def _lock(subscriber: Subscriber) -> None:
+def lock(subscriber: Subscriber) -> None:
     """Two buttons pressed at once are two judgements one after the other."""
     Subscriber.objects.select_for_update().only("pk").get(pk=subscriber.pk)

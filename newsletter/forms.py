@@ -11,6 +11,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 
 from newsletter import addresses, references
+from newsletter.mail import header
 from newsletter.models import (
     LONGEST_INTEREST,
     MAX_EXAMPLES,
@@ -22,6 +23,7 @@ from newsletter.schedule import QUARTERS, Days, zone_names
 from newsletter.subscriptions import Subject
 from papers.categories import ARCHIVES, CATEGORY_NAMES
 from papers.models import Paper
+from papers.sources.identifiers import normalise_arxiv_id
 
 MOST_LINES = 100
 LONGEST_LINE = 100
@@ -64,6 +66,40 @@ class _Address(forms.EmailField):
     def clean(self, value: Any) -> str:
         text = forms.CharField.clean(self, value)
         return addresses.accept(text)
+
+
+class SignInForm(forms.Form):
+    """Who wants to sign in."""
+
+    address = _Address(
+        label="E-mail address",
+        widget=forms.EmailInput(attrs={"autocomplete": "email", "placeholder": "you@example.org"}),
+    )
+
+
+class SubmissionForm(forms.Form):
+    """A paper for the editors."""
+
+    arxiv_id = forms.CharField(
+        label="arXiv id or address",
+        max_length=200,
+        widget=forms.TextInput(attrs={"placeholder": "2505.24864", "autocomplete": "off"}),
+    )
+    shown_name = forms.CharField(
+        label="Your name, if you like",
+        help_text="It is shown with the paper. Without one, it says “a reader”.",
+        required=False,
+        max_length=100,
+    )
+
+    def clean_arxiv_id(self) -> str:
+        try:
+            return normalise_arxiv_id(self.cleaned_data["arxiv_id"])
+        except ValueError as error:
+            raise ValidationError(f"{error}.") from None
+
+    def clean_shown_name(self) -> str:
+        return header(self.cleaned_data["shown_name"])
 
 
 class _Lines(forms.CharField):

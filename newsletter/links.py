@@ -1,7 +1,9 @@
 """Signed, purpose-bound URLs: what one link may do, no other can.
 
 A token names one subscriber, or for feedback one paper of one delivery, and when it was made; the
-purpose is part of the signature's salt. Old SECRET_KEYs in SECRET_KEY_FALLBACKS are still honoured.
+purpose is part of the signature's salt. One for signing in, or for a reader's feed, also names a
+number of the subscriber's, and is spent when that moves on. Old SECRET_KEYs in SECRET_KEY_FALLBACKS
+are still honoured.
 """
 
 from __future__ import annotations
@@ -24,7 +26,15 @@ class Purpose(StrEnum):
     PREFERENCES = "preferences"
     UNSUBSCRIBE = "unsubscribe"
     FEEDBACK = "feedback"
+    SIGN_IN = "sign_in_link"
+    FEED = "picks_feed"
 
+
+SIGN_IN_MINUTES = 20
+# The number that a token names beside its subscriber.
+NUMBERS = {Purpose.SIGN_IN: "sign_ins", Purpose.FEED: "feed_number"}
+
+_READER = struct.Struct(">16sI")  # a subscriber and a number
 
 _PICK = struct.Struct(">16sQ")  # a delivery and a paper: 24 bytes, 32 characters without padding
 
@@ -45,28 +55,46 @@ class ExpiredLink(InvalidLink):
     """The token was good once."""
 
 
+class SpentLink(InvalidLink):
+    """The token was used, or taken back by its subscriber."""
+
+
 def _lifetime(purpose: Purpose) -> timedelta | None:
     match purpose:
         case Purpose.CONFIRM:
             return timedelta(days=settings.CONFIRMATION_DAYS)
         case Purpose.PREFERENCES | Purpose.FEEDBACK:
             return timedelta(days=settings.PREFERENCES_LINK_DAYS)
+        case Purpose.SIGN_IN:
+            return timedelta(minutes=SIGN_IN_MINUTES)
         case Purpose.UNSUBSCRIBE:
             return None  # an old mail must always let its reader go
+        case Purpose.FEED:
+            return None  # until its reader asks for another address
 
 
-def _signer(purpose: Purpose) -> signing.TimestampSigner:
-    return signing.TimestampSigner(salt=f"paperround.{purpose}", sep=".")
+def _signer(purpose: Purpose) -> signing.Signer:
+    salt = f"paperround.{purpose}"
+    if purpose == Purpose.FEED:  # one address, whenever it is shown
+        return signing.Signer(salt=salt, sep=".")
+    return signing.TimestampSigner(salt=salt, sep=".")
 
 
-def token(subscriber: uuid.UUID, purpose: Purpose) -> str:
-    name = base64.urlsafe_b64encode(subscriber.bytes).rstrip(b"=").decode()
+def token(subscriber: uuid.UUID, purpose: Purpose, number: int = 0) -> str:
+    """`number` is the subscriber's own, for a purpose that has one."""
+    named = _READER.pack(subscriber.bytes, number) if purpose in NUMBERS else subscriber.bytes
+    name = base64.urlsafe_b64encode(named).rstrip(b"=").decode()
     return _signer(purpose).sign(name)
 
 
 def url(subscriber: uuid.UUID, purpose: Purpose) -> str:
     """The absolute address of the page that does `purpose`."""
     return page(purpose, token(subscriber, purpose))
+
+
+def numbered_url(subscriber: Subscriber, purpose: Purpose) -> str:
+    """The same, for a purpose that has a number."""
+    return page(purpose, token(subscriber.uuid, purpose, getattr(subscriber, NUMBERS[purpose])))
 
 
 def page(purpose: Purpose, token: str) -> str:
@@ -80,16 +108,23 @@ def subscriber_of(text: str, purpose: Purpose) -> Subscriber:
     Raises:
         ExpiredLink: it was good once.
         SubscriberGone: nobody is there any more.
+        SpentLink: it was used, or taken back.
         InvalidLink: anything else.
     """
+    named, number = _named_by(text, purpose), 0
     try:
-        found = uuid.UUID(bytes=_named_by(text, purpose))
-    except ValueError:
+        if purpose in NUMBERS:
+            named, number = _READER.unpack(named)
+        found = uuid.UUID(bytes=named)
+    except (ValueError, struct.error):
         raise InvalidLink from None
     try:
-        return Subscriber.objects.get(uuid=found)
+        subscriber = Subscriber.objects.get(uuid=found)
     except Subscriber.DoesNotExist:
         raise SubscriberGone from None
+    if purpose in NUMBERS and getattr(subscriber, NUMBERS[purpose]) != number:
+        raise SpentLink
+    return subscriber
 
 
 def pick_token(delivery: uuid.UUID, paper_id: int) -> str:
@@ -126,7 +161,11 @@ def pick_of(text: str) -> tuple[Delivery, int]:
 
 def _named_by(text: str, purpose: Purpose) -> bytes:
     try:
-        name = _signer(purpose).unsign(text, max_age=_lifetime(purpose))
+        signer = _signer(purpose)
+        if isinstance(signer, signing.TimestampSigner):
+            name = signer.unsign(text, max_age=_lifetime(purpose))
+        else:
+            name = signer.unsign(text)
         return base64.urlsafe_b64decode(name + "=" * (-len(name) % 4))
     except signing.SignatureExpired:
         raise ExpiredLink from None

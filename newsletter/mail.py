@@ -1,4 +1,4 @@
-"""compose(delivery) -> message; and the mails that answer a sign-up.
+"""compose(delivery) -> message; and the mails that answer who signs up or in.
 
 A mail is an HTML part and a true text part from the same context. Every value that reaches a
 header loses its control characters first: Django refuses only CR and LF, and others split headers
@@ -519,6 +519,19 @@ def compose_already_subscribed(subscriber: Subscriber) -> EmailMultiAlternatives
         {
             "preferences_url": links.url(subscriber.uuid, Purpose.PREFERENCES),
             "unsubscribe_url": links.url(subscriber.uuid, Purpose.UNSUBSCRIBE),
+        },
+    )
+
+
+def compose_sign_in(subscriber: Subscriber) -> EmailMultiAlternatives:
+    """The link by which a subscriber signs in."""
+    return _message(
+        subscriber,
+        f"Sign in to {settings.SITE_NAME}",
+        "sign_in",
+        {
+            "sign_in_url": links.numbered_url(subscriber, Purpose.SIGN_IN),
+            "minutes": links.SIGN_IN_MINUTES,
         },
     )
 

@@ -93,6 +93,10 @@ class Subscriber(models.Model):
     # An answer to a sign-up is due: the database remembers, so that a lost task loses nothing.
     answer_due_at = models.DateTimeField(null=True, blank=True, editable=False)
     answered_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # A link names one of these numbers, a session the second; it ends when the number moves on.
+    sign_ins = models.PositiveIntegerField(default=0, db_default=0, editable=False)
+    sign_outs = models.PositiveIntegerField(default=0, db_default=0, editable=False)  # everywhere
+    feed_number = models.PositiveIntegerField(default=0, db_default=0, editable=False)
 
     objects: ClassVar[SubscriberQuerySet] = SubscriberQuerySet.as_manager()  # type: ignore[assignment]
 
@@ -155,6 +159,30 @@ class Subscriber(models.Model):
     def when(self) -> str:
         """The same in words."""
         return in_words(*self.slots)
+
+
+class SignInRequest(models.Model):
+    """Somebody asked to sign in with an address, known here or not: its keyed hashes alone.
+
+    One row for everybody who asks is the same work for everybody, so that its time tells nothing.
+    """
+
+    mailbox_key = models.CharField(max_length=64, db_index=True)
+    address_hash = models.CharField(max_length=64)
+    asked_at = models.DateTimeField(db_default=Now(), db_index=True)
+    # None: nothing is to be done any more.
+    due_at = models.DateTimeField(null=True, blank=True)
+    mailed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["due_at"], condition=Q(due_at__isnull=False), name="sign_in_request_due"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.address_hash[:12]}…"
 
 
 class Interest(models.Model):
@@ -252,8 +280,17 @@ class Submission(models.Model):
     subscriber = models.ForeignKey(Subscriber, models.CASCADE, related_name="submissions")
     arxiv_id = models.CharField("arXiv id", max_length=32)
     state = models.CharField(max_length=8, choices=State, default=State.PENDING)
+    shown_name = models.CharField(
+        max_length=100, blank=True, help_text="Who submitted it, if they want to be named."
+    )
     paper = models.ForeignKey(
         Paper, models.SET_NULL, null=True, blank=True, related_name="submissions"
+    )
+    # A paper that is not known here is fetched from arXiv by a worker, some times over.
+    fetch_at = models.DateTimeField(null=True, blank=True, editable=False)
+    fetches = models.PositiveSmallIntegerField(default=0, editable=False)
+    problem = models.CharField(
+        max_length=255, blank=True, editable=False, help_text="Why its paper is not known here."
     )
     reason = models.CharField(
         max_length=255, blank=True, help_text="Told to who submitted it, where it is declined."
@@ -262,7 +299,8 @@ class Submission(models.Model):
     decided_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
-        ordering = ("-created_at",)
+        ordering = ("-created_at", "-id")
+        permissions = [("decide_submission", "Can accept or decline a submission")]
         constraints = [
             models.UniqueConstraint(fields=["subscriber", "arxiv_id"], name="submission_once"),
             models.CheckConstraint(
@@ -270,6 +308,16 @@ class Submission(models.Model):
                 | Q(state__in=["accepted", "declined"], decided_at__isnull=False),
                 name="submission_state_complete",
             ),
+            models.CheckConstraint(
+                condition=~Q(state="declined") | ~Q(reason=""), name="submission_decline_has_reason"
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["fetch_at"],
+                condition=Q(fetch_at__isnull=False),
+                name="submission_fetch",
+            )
         ]
 
     def __str__(self) -> str:

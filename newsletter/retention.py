@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
+from django.contrib.sessions.backends.db import SessionStore
 from django.db import transaction
 from django.db.models import QuerySet
 
@@ -69,6 +70,7 @@ def prune(now: datetime, *, seconds: float = PRUNE_SECONDS, pause: float = PAUSE
         if not _go_on(ends, pause):
             return pruned
     TokenBucket.objects.filter(filled_at__lt=now - BUCKETS_KEPT).delete()
+    SessionStore.clear_expired()
     log.info("pruned: %s", pruned)
     return pruned
 

@@ -15,7 +15,8 @@ CURATORS: Rights = {
         "editionpaper": ("view", "add", "change"),
         "signal": ("view",),
         "harvest": ("view",),
-    }
+    },
+    "newsletter": {"submission": ("view", "decide")},
 }
 OPERATORS: Rights = {
     "papers": {
@@ -36,6 +37,7 @@ OPERATORS: Rights = {
         "alert": ("view",),
         "suppression": ("view", "delete"),
         "consentrecord": ("view",),
+        "submission": ("view",),
     },
 }
 GROUPS = {"curators": CURATORS, "operators": OPERATORS}

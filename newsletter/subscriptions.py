@@ -1,4 +1,4 @@
-"""Subscribe, confirm, change, pause, unsubscribe, erase: what a person may do with an address.
+"""Subscribe, confirm, change, pause, unsubscribe, export, erase: what may be done with an address.
 
 Whoever asks on a web page learns nothing: new, pending, active and suppressed addresses get the
 same page, after the same work; the difference is told by mail, to the address alone.
@@ -11,7 +11,7 @@ import smtplib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 from uuid import uuid4
 
 from django.conf import settings
@@ -22,11 +22,20 @@ from django.db.models import OuterRef, Q, QuerySet
 from django.db.models.functions import Lower
 from django.utils import timezone
 
-from newsletter import delivery, mail, schedule, sending
+from newsletter import delivery, mail, schedule, sending, submissions, votes
 from newsletter.addresses import address_hash, mailbox_key
 from newsletter.delivery import is_suppressed
-from newsletter.models import MAX_INTERESTS, ConsentRecord, Interest, Subscriber, Suppression
-from papers.models import Edition
+from newsletter.models import (
+    MAX_INTERESTS,
+    ConsentRecord,
+    Delivery,
+    DeliveryEvent,
+    Interest,
+    SignInRequest,
+    Subscriber,
+    Suppression,
+)
+from papers.models import Edition, Paper
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +43,7 @@ ONE_ANSWER_IN = timedelta(days=1)
 ANSWER_LEASE = timedelta(minutes=15)
 
 State = Subscriber.State
+Reason = Delivery.Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +176,7 @@ def _claim_answer(now: datetime) -> Subscriber | None:
             )
             if subscriber is None:
                 return None
-            _lock_mailbox(subscriber.mailbox_key)
+            lock_mailbox(subscriber.mailbox_key)
             suppressed = is_suppressed(subscriber.address)
             if suppressed and subscriber.confirmed_at is None:
                 subscriber.delete()  # nobody who may be mailed: no reason to keep the address
@@ -181,7 +191,7 @@ def _claim_answer(now: datetime) -> Subscriber | None:
             return subscriber
 
 
-def _lock_mailbox(mailbox: str) -> None:
+def lock_mailbox(mailbox: str) -> None:
     """Until the transaction ends, one worker alone decides about a mailbox: two may hold two
     spellings of it, and the second must see what the first has claimed."""
     with connection.cursor() as cursor:
@@ -303,6 +313,8 @@ def unsubscribe(subscriber: Subscriber, *, way: str) -> None:
         subscriber.state = State.UNSUBSCRIBED
         subscriber.next_send_at = subscriber.answer_due_at = None
         subscriber.unsubscribed_at = timezone.now()
+        subscriber.sign_ins += 1  # no link and no session of theirs outlives it
+        subscriber.sign_outs += 1
         subscriber.save()
         _record(subscriber.address, ConsentRecord.Act.UNSUBSCRIBED, way)
 
@@ -310,9 +322,111 @@ def unsubscribe(subscriber: Subscriber, *, way: str) -> None:
 def erase(subscriber: Subscriber, *, way: str) -> None:
     """Forget the subscriber; a keyed hash stays, so that the address is never mailed again."""
     with transaction.atomic():
+        subscriber = Subscriber.objects.select_for_update().get(pk=subscriber.pk)
         suppress(subscriber.address, Suppression.Reason.ERASURE)
         _record(subscriber.address, ConsentRecord.Act.ERASED, way)
+        voted = list(subscriber.votes.values_list("paper", flat=True))
+        SignInRequest.objects.filter(address_hash=address_hash(subscriber.address)).delete()
+        submissions.take_names_back(subscriber)
         subscriber.delete()
+        votes.tell(voted)
+
+
+def export(subscriber: Subscriber) -> dict[str, Any]:
+    """All that is kept of a subscriber, as JSON can hold it, in words where there are some."""
+    deliveries = list(subscriber.deliveries.select_related("edition").order_by("id"))
+    feedback = list(subscriber.feedback.select_related("paper", "interest").order_by("id"))
+    known = Paper.objects.in_bulk({pk for one in deliveries for pk in one.paper_ids})
+    titles = mail.titles_named_by(*deliveries)
+    hashed = address_hash(subscriber.address)
+    return {
+        "address": subscriber.address,
+        "name": subscriber.name,
+        "state": subscriber.state,
+        "settings": {
+            name: getattr(subscriber, name)
+            for name in (
+                "time_zone", "send_hour", "send_minute", "send_days", "papers_per_mail",
+                "popularity", "muted_terms", "muted_categories", "muted_authors", "must_phrases",
+                "must_authors",
+            )
+        },
+        "next_send_at": subscriber.next_send_at,
+        "signed_up_at": subscriber.created_at,
+        "confirmed_at": subscriber.confirmed_at,
+        "unsubscribed_at": subscriber.unsubscribed_at,
+        "answered_at": subscriber.answered_at,
+        "sign_ins": subscriber.sign_ins,
+        "interests": [
+            {
+                "name": interest.name,
+                "words": interest.words,
+                "categories": interest.categories,
+                "authors": interest.authors,
+                "examples": [
+                    _named(paper) for paper in Paper.objects.filter(pk__in=interest.example_ids)
+                ],
+            }
+            for interest in subscriber.interests.all()
+        ],
+        "feedback": [
+            _named(row.paper)
+            | {"kind": row.kind, "at": row.at, "interest": row.interest and row.interest.name}
+            for row in feedback
+        ],
+        "upvotes": [
+            _named(vote.paper) | {"at": vote.created_at}
+            for vote in subscriber.votes.select_related("paper").order_by("id")
+        ],
+        "submissions": [
+            {
+                "arxiv_id": row.arxiv_id,
+                "shown_name": row.shown_name,
+                "state": row.state,
+                "reason": row.reason,
+                "at": row.created_at,
+                "decided_at": row.decided_at,
+            }
+            for row in subscriber.submissions.order_by("id")
+        ],
+        "mails": [
+            {
+                "day": one.edition.day,
+                "state": one.state,
+                "why_skipped": one.skip_reason,
+                "planned_at": one.planned_at,
+                "sent_at": one.sent_at,
+                "error": one.error,
+                "picks": [
+                    _named(known[pk]) | {"reason": mail.reason_text(Reason(code), detail, titles)}
+                    for pk, code, detail in zip(
+                        one.paper_ids, one.reasons, one.reason_details, strict=True
+                    )
+                    if pk in known
+                ],
+            }
+            for one in deliveries
+        ],
+        "mail_events": list(
+            DeliveryEvent.objects.filter(
+                Q(delivery__subscriber=subscriber) | Q(address_hash=hashed)
+            )
+            .order_by("id")
+            .values("kind", "cause", "source", "detail", "occurred_at")
+        ),
+        "consent": list(
+            ConsentRecord.objects.filter(address_hash=hashed).order_by("id").values(
+                "act", "way", "at"
+            )
+        ),
+        "suppressed": list(
+            Suppression.objects.filter(address_hash=hashed).values("reason", "created_at")
+        ),
+    }  # fmt: skip
+
+
+def _named(paper: Paper) -> dict[str, Any]:
+    return {"paper": paper.title, "page": settings.SITE_URL + paper.get_absolute_url()}
 
 
 def suppress(address: str, reason: Suppression.Reason, note: str = "") -> None:

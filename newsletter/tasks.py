@@ -16,6 +16,8 @@ from newsletter import (
     learning,
     picks,
     retention,
+    sign_in,
+    submissions,
     subscriptions,
 )
 
@@ -26,6 +28,12 @@ log = logging.getLogger(__name__)
 def send_confirmations() -> None:
     subscriptions.send_answers()
     subscriptions.forget_unconfirmed(timezone.now())
+
+
+@shared_task
+def send_sign_in_links() -> None:
+    sign_in.send_links()
+    sign_in.forget_requests(timezone.now())
 
 
 @shared_task
@@ -62,6 +70,11 @@ def watch() -> None:
 def answer(token: str) -> None:
     """What the doctor asks a worker, to see that it works."""
     health.answer(token)
+
+
+@shared_task
+def fetch_submitted() -> None:
+    submissions.fetch_waiting(timezone.now())
 
 
 @shared_task

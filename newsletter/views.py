@@ -18,7 +18,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
 from newsletter import feedback as judgements
-from newsletter import links, subscriptions
+from newsletter import links, sign_in, subscriptions
 from newsletter import status as public_status
 from newsletter.forms import PreferencesForm, SignUpForm, SubjectFormSet, WholeSubjectForm
 from newsletter.links import Purpose
@@ -77,13 +77,13 @@ def confirm(request: HttpRequest, token: str) -> HttpResponse:
     if isinstance(subscriber, HttpResponse):
         return subscriber
     if request.method != "POST":
-        return _page(request, "confirm", subscriber)
+        return page(request, "confirm", subscriber)
     if not subscriptions.confirm(subscriber):
-        return _refusal(request, "gone")
+        return refusal(request, "gone")
     soon(plan_due)  # who confirms after today's slot gets today's mail at once
     subscriber.refresh_from_db()
     preferences = links.url(subscriber.uuid, Purpose.PREFERENCES)
-    return _page(request, "confirmed", subscriber, preferences_url=preferences)
+    return page(request, "confirmed", subscriber, preferences_url=preferences)
 
 
 @csrf_exempt
@@ -92,14 +92,14 @@ def unsubscribe(request: HttpRequest, token: str) -> HttpResponse:
     try:
         subscriber = links.subscriber_of(token, Purpose.UNSUBSCRIBE)
     except links.SubscriberGone:
-        return _page(request, "unsubscribed", None)
+        return page(request, "unsubscribed", None)
     except links.InvalidLink:
-        return _refusal(request, "invalid")
+        return refusal(request, "invalid")
     if request.method != "POST":
-        return _page(request, "unsubscribe", subscriber)
+        return page(request, "unsubscribe", subscriber)
     one_click = request.POST.get("List-Unsubscribe") == "One-Click"
     subscriptions.unsubscribe(subscriber, way="one click" if one_click else "web page")
-    return _page(request, "unsubscribed", subscriber)
+    return page(request, "unsubscribed", subscriber)
 
 
 @csrf_exempt
@@ -108,7 +108,7 @@ def preferences(request: HttpRequest, token: str) -> HttpResponse:
     if isinstance(subscriber, HttpResponse):
         return subscriber
     if subscriber.state in (Subscriber.State.PENDING, Subscriber.State.UNSUBSCRIBED):
-        return _refusal(request, "gone")
+        return refusal(request, "gone")
     saved, done = False, ""
     unknown: list[str] = []
     if request.method == "POST" and request.POST.keys() & {"undo", "forget"}:
@@ -132,8 +132,14 @@ def preferences(request: HttpRequest, token: str) -> HttpResponse:
         "more_unknown": len(unknown[UNKNOWN_SHOWN:]),
         "learned": _learned(subscriber),
         "unsubscribe_url": links.url(subscriber.uuid, Purpose.UNSUBSCRIBE),
+        # Not for who was forwarded a mail: this address stays good.
+        "feed_url": (
+            links.numbered_url(subscriber, Purpose.FEED)
+            if sign_in.reader_of(request) == subscriber
+            else ""
+        ),
     }
-    return _page(request, "preferences", subscriber, **context)
+    return page(request, "preferences", subscriber, **context)
 
 
 def _unlearn(subscriber: Subscriber, posted: QueryDict) -> str:
@@ -172,17 +178,17 @@ def feedback(request: HttpRequest, token: str) -> HttpResponse:
     try:
         delivery, paper_id = links.pick_of(token)
     except links.ExpiredLink:
-        return _refusal(request, "expired")
+        return refusal(request, "expired")
     except links.DeliveryGone:
-        return _refusal(request, "old")
+        return refusal(request, "old")
     except links.InvalidLink:
-        return _refusal(request, "invalid")
+        return refusal(request, "invalid")
     subscriber = delivery.subscriber
     if subscriber.state in (Subscriber.State.PENDING, Subscriber.State.UNSUBSCRIBED):
-        return _refusal(request, "gone")
+        return refusal(request, "gone")
     paper = Paper.objects.filter(pk=paper_id).first()
     if paper is None:
-        return _refusal(request, "old")
+        return refusal(request, "old")
     given = undone = None
     if request.method == "POST":
         if kind := _asked(request.POST.get("kind")):
@@ -201,7 +207,7 @@ def feedback(request: HttpRequest, token: str) -> HttpResponse:
         "others": [other for other in judgements.ASKED if other != (given.kind if given else kind)],
         "said": sorted(Kind(row.kind) for row in said),
     }
-    return _page(request, "feedback", None, **context)
+    return page(request, "feedback", None, **context)
 
 
 def _asked(text: str | None) -> Feedback.Kind | None:
@@ -213,13 +219,13 @@ def _subscriber(request: HttpRequest, token: str, purpose: Purpose) -> Subscribe
     try:
         return links.subscriber_of(token, purpose)
     except links.ExpiredLink:
-        return _refusal(request, "expired")
+        return refusal(request, "expired")
     except links.InvalidLink:
-        return _refusal(request, "invalid")
+        return refusal(request, "invalid")
 
 
-def _refusal(request: HttpRequest, why: str) -> HttpResponse:
-    return _private(
+def refusal(request: HttpRequest, why: str) -> HttpResponse:
+    return private(
         render(
             request,
             "newsletter/bad_link.html",
@@ -229,15 +235,15 @@ def _refusal(request: HttpRequest, why: str) -> HttpResponse:
     )
 
 
-def _page(
+def page(
     request: HttpRequest, name: str, subscriber: Subscriber | None, **context: object
 ) -> HttpResponse:
     context["subscriber"] = subscriber
-    return _private(render(request, f"newsletter/{name}.html", context))
+    return private(render(request, f"newsletter/{name}.html", context))
 
 
-def _private(response: HttpResponse) -> HttpResponse:
-    response["Referrer-Policy"] = "no-referrer"
+def private(response: HttpResponse, *, referrer: str = "no-referrer") -> HttpResponse:
+    response["Referrer-Policy"] = referrer
     response["Cache-Control"] = "no-store"
     response["X-Robots-Tag"] = "noindex"
     return response

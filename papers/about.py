@@ -126,7 +126,7 @@ def _place(source: str, paper: Paper) -> tuple[str, str]:
     if source == Source.ARXIV and paper.arxiv_id:
         return (
             f"https://arxiv.org/abs/{paper.arxiv_id}",
-            "its metadata is in the public domain, CC0",
+            "metadata in the public domain, CC0",
         )
     if source == Source.HUGGING_FACE and paper.arxiv_id:
         return f"https://huggingface.co/papers/{paper.arxiv_id}", ""

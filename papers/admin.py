@@ -513,7 +513,10 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
             for name in Signal.Counter.values
             if (values := row.trend_terms.get(name))
         )
-        return f"{row.trend:.2f}: {terms or 'nothing counted, neutral'}"
+        terms = terms or "nothing counted, neutral"
+        if votes := row.trend_terms.get("votes"):
+            terms += f"; votes here {votes['count']} (+{votes['lift']:.2f})"
+        return f"{row.trend:.2f}: {terms}"
 
     @admin.display(description="Upvotes", ordering=F("votes").asc(nulls_first=True))
     def upvotes(self, row: Any) -> str:

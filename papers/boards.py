@@ -23,8 +23,10 @@ MOST_PAGES = 10  # of a board: nobody looks further, and each page costs the one
 MOST_PAGES_OF_A_SUBJECT = 100  # of an author or a category
 TOP_DAYS = 30
 COUNTS_KEPT = 600  # seconds that the categories' sizes may be old
-# What the readers here vote is shown by their own button.
-OUTSIDE = [source.value for source in Source if source != Source.PAPERROUND]
+# Where counters come from: arXiv and curators count nothing.
+COUNTING = [
+    source.value for source in (Source.HUGGING_FACE, Source.LISTING, Source.FILE, Source.PAPERROUND)
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,15 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A paper as lists show it; `candidate` is what an edition says of it, if this is about one."""
+    """A paper as lists show it; `candidate` is what an edition says of it, if this is about one.
+
+    votes: of the readers here, None where they were not asked for.
+    """
 
     paper: Paper
     counts: Sequence[Count] = ()
     candidate: EditionPaper | None = None
+    votes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +121,14 @@ def _day(editions: QuerySet[Edition], asked: date | None) -> Day:
     shown = edition.candidates.exclude(curation=EditionPaper.Curation.HIDDEN)
     candidates = list(shown.select_related("paper"))
     candidates.sort(key=lambda row: row.curation != EditionPaper.Curation.PINNED)
-    counts = counts_of([row.paper_id for row in candidates])
+    counts, votes = counts_and_votes([row.paper_id for row in candidates])
     return Day(
         edition.day,
         edition,
-        [Card(row.paper, counts.get(row.paper_id, ()), row) for row in candidates],
+        [
+            Card(row.paper, counts.get(row.paper_id, ()), row, votes.get(row.paper_id, 0))
+            for row in candidates
+        ],
         edition.earlier,
         edition.later,
     )
@@ -199,7 +208,7 @@ def board(period: Period, page: int) -> Board:
                 "first": period.first,
                 "last": period.last,
                 "here": Source.PAPERROUND,
-                "sources": Source.values,
+                "sources": COUNTING,
                 "limit": PER_PAGE + 1,
                 "offset": (page - 1) * PER_PAGE,
             },
@@ -277,14 +286,20 @@ def _sizes() -> dict[str, int]:
 
 
 def counts_of(paper_ids: Iterable[int]) -> dict[int, list[Count]]:
-    """What the sources' counters say now, by paper, in the order of Signal.Counter.
+    """What the sources' counters say now, by paper, in the order of Signal.Counter."""
+    return counts_and_votes(paper_ids)[0]
+
+
+def counts_and_votes(paper_ids: Iterable[int]) -> tuple[dict[int, list[Count]], dict[int, int]]:
+    """The same, and the upvotes of the readers here, which are shown by their own button.
 
     One question, answered from the index alone however often each paper was counted.
     """
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            SELECT paper, counted, max(newest.value), max(newest.value - before.value)
+            SELECT paper, counted, named = 'paperround', max(newest.value),
+                max(newest.value - before.value)
             FROM unnest(%(papers)s::bigint[]) AS paper
             CROSS JOIN unnest(%(counters)s::text[]) AS counted
             CROSS JOIN unnest(%(sources)s::text[]) AS named
@@ -301,18 +316,22 @@ def counts_of(paper_ids: Iterable[int]) -> dict[int, list[Count]]:
                     AND signal.observed_at <= %(day_ago)s
                 ORDER BY signal.observed_at DESC LIMIT 1
             ) AS before ON true
-            GROUP BY paper, counted
+            GROUP BY paper, counted, named = 'paperround'
             """,
             {
                 "papers": list(paper_ids),
                 "counters": Signal.Counter.values,
-                "sources": OUTSIDE,
+                "sources": COUNTING,
                 "day_ago": timezone.now() - GROWTH_SPAN,
             },
         )
         rows = cursor.fetchall()
     order = list(Signal.Counter.values)
     found: dict[int, list[Count]] = {}
-    for paper, counter, value, gained in sorted(rows, key=lambda row: order.index(row[1])):
-        found.setdefault(paper, []).append(Count(counter, value, max(gained or 0, 0)))
-    return found
+    votes: dict[int, int] = {}
+    for paper, counter, here, value, gained in sorted(rows, key=lambda row: order.index(row[1])):
+        if here:
+            votes[paper] = value
+        else:
+            found.setdefault(paper, []).append(Count(counter, value, max(gained or 0, 0)))
+    return found, votes

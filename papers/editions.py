@@ -21,7 +21,7 @@ from papers import harvesting
 from papers.models import CurationRecord, Edition, EditionPaper, Paper, Signal, Source
 from papers.sources import SourceError
 from papers.sources.identifiers import normalise_arxiv_id, normalise_doi, title_key
-from papers.trending import GROWTH_SPAN, LEAST_GROWTH_SPAN, trend_scores
+from papers.trending import GROWTH_SPAN, LEAST_GROWTH_SPAN, lifted, trend_scores
 
 log = logging.getLogger(__name__)
 
@@ -411,8 +411,10 @@ def _score(edition: Edition, now: datetime) -> None:
         before[name] = counts[name] - gained
     cohorts = [((row.paper.categories or [""])[0], row.paper.listing_day) for row in rows]
     trend = trend_scores(counts, before, cohorts)
+    votes = readers_votes(ids, moment)
+    score = lifted(trend.score, votes)
     for index, row in enumerate(rows):
-        row.trend = float(trend.score[index])
+        row.trend = float(score[index])
         row.trend_terms = {
             name: {
                 "count": int(counts[name][index]),
@@ -424,6 +426,9 @@ def _score(edition: Edition, now: datetime) -> None:
             for name in Signal.Counter.values
             if not np.isnan(counts[name][index])
         }
+        if votes[index]:
+            lift = _rounded(score[index] - trend.score[index])
+            row.trend_terms["votes"] = {"count": int(votes[index]), "lift": lift}
     EditionPaper.objects.bulk_update(rows, ["trend", "trend_terms"], batch_size=500)
 
 
@@ -456,12 +461,14 @@ def newest_counts(
     The growth is since the newest count that is a day old. A paper first seen within the day has
     none: its growth is since its earliest count, if that is half a day old (over less, growth
     says more of the hour than of the paper). A count that was never repeated has no growth.
-    Sources count apart: both are taken of each source by itself, and then the largest.
+    Sources count apart: both are taken of each source by itself, and then the largest. The votes
+    of the readers here are not among them: see readers_votes.
     """
     counts = np.full(len(paper_ids), np.nan)
     gained = np.full(len(paper_ids), np.nan)
     place = {pk: index for index, pk in enumerate(paper_ids)}
     signals = Signal.objects.filter(paper__in=paper_ids, counter=counter)
+    signals = signals.exclude(source=Source.PAPERROUND)
     a_day_ago = moment - GROWTH_SPAN
     within = signals.filter(observed_at__range=(a_day_ago, moment - LEAST_GROWTH_SPAN))
     before = {
@@ -474,6 +481,15 @@ def newest_counts(
         if key in before and before[key].observed_at < newest.observed_at:
             gained[index] = np.fmax(gained[index], newest.value - before[key].value)
     return counts, gained
+
+
+def readers_votes(paper_ids: Sequence[int], moment: datetime) -> NDArray[np.float64]:
+    """(n,): the upvotes that readers here had given up to `moment`."""
+    told = Signal.objects.filter(
+        paper__in=paper_ids, source=Source.PAPERROUND, counter=Signal.Counter.UPVOTES
+    )
+    values = {pk: signal.value for (pk, _), signal in _newest_by_source(told, moment).items()}
+    return np.array([values.get(pk, 0) for pk in paper_ids], dtype=np.float64)
 
 
 def _newest_by_source(signals: QuerySet[Signal], moment: datetime) -> dict[tuple[int, str], Signal]:
@@ -618,6 +634,42 @@ def _adding(edition: Edition) -> Iterator[Edition]:
 
 
 def _put(edition: Edition, paper: Paper, by: str) -> EditionPaper:
+    _check_may_be_listed(paper)
+    candidate, new = EditionPaper.objects.get_or_create(edition=edition, paper=paper)
+    if new:
+        record(edition, f"Added {_named(candidate)}.", by)
+    return candidate
+
+
+def list_next(paper: Paper, now: datetime, *, submitter: str = "", by: str = "") -> date:
+    """Put a known paper on the list that is frozen next; returns its day.
+
+    That is today's, and once this is settled tomorrow's, of which the paper becomes a candidate.
+
+    Raises:
+        CurationError: the paper has been in an edition already, or its source withdrew it.
+    """
+    today = now.date()
+    with alone():
+        settled = Edition.objects.settled().filter(day=today).exists()
+        day = today + timedelta(days=1) if settled else today
+        if settled:
+            _check_may_be_listed(paper)
+            since = day - timedelta(days=settings.EDITION_WINDOW_DAYS - 1)
+            if not since <= paper.listing_day <= day:
+                paper.listing_day = day
+        else:
+            edition = open_edition(today)
+            _put(edition, paper, by)
+            _score(edition, now)
+        paper.submitter = paper.submitter or submitter
+        if Source.PAPERROUND not in paper.sources:
+            paper.sources = [*paper.sources, Source.PAPERROUND.value]
+        paper.save(update_fields=["listing_day", "submitter", "sources", "updated_at"])
+    return day
+
+
+def _check_may_be_listed(paper: Paper) -> None:
     if paper.withdrawn_on is not None:
         raise CurationError(f"“{paper}” was withdrawn by its source on {paper.withdrawn_on}.")
     carried = Edition.objects.settled().filter(papers=paper).first()
@@ -625,10 +677,6 @@ def _put(edition: Edition, paper: Paper, by: str) -> EditionPaper:
         raise CurationError(
             f"“{paper}” was on the list of {carried.day} already, and no paper comes twice."
         )
-    candidate, new = EditionPaper.objects.get_or_create(edition=edition, paper=paper)
-    if new:
-        record(edition, f"Added {_named(candidate)}.", by)
-    return candidate
 
 
 def _identifier(text: str) -> dict[str, str]:

@@ -327,6 +327,8 @@ class _Known:
         setattr(paper, name, value)
 
     def _list(self, paper: Paper, old: Statement, rows: Iterable[SourceRecord]) -> None:
+        if Source.PAPERROUND in paper.sources:
+            return  # a reader's submission: editions.list_next put it on a later day
         days = [date.fromisoformat(day) for row in rows if (day := row.record.get("listed_on"))]
         # Who listed it on this day may say that it was another.
         if days and old.get("listed_on") == paper.listing_day.isoformat():

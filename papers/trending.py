@@ -6,7 +6,11 @@ that a small field is not drowned by a large one. The counter's percentile is th
 the two, the score the weighted mean of the counters; whatever was never seen is neutral.
 
 Level and growth are ranked apart because their scales differ with the hour, the field and the
-counter; their ranks do not. How well the score foretells is papers/trend_evaluation.py's matter.
+counter; their ranks do not. The upvotes of the readers here are few, and most papers have none:
+ranked, a single one would throw a paper to the bottom of those counted elsewhere, or to the top of
+those that are not. They are no part of the percentiles; they lift the score towards 1, the first
+ones most, and never more than halfway. How well the score foretells is papers/trend_evaluation.py's
+matter.
 """
 
 from __future__ import annotations
@@ -29,6 +33,8 @@ GROWTH = 0.75  # weight of a counter's growth, its level being 1
 NEUTRAL = 0.5
 GROWTH_SPAN = timedelta(days=1)  # growth is since the newest count that is at least so old,
 LEAST_GROWTH_SPAN = GROWTH_SPAN / 2  # else since the earliest count, if at least so old
+VOTES_TO_HALF = 10  # upvotes here that make half of what they can,
+MOST_LIFT = 0.5  # which is this share of the way to 1
 SMALL_COHORT = 5  # a percentile among fewer says nothing: those join the cohort of all such
 
 
@@ -45,6 +51,14 @@ class Trend:
     levels: dict[str, Floats]
     growths: dict[str, Floats]
     percentiles: dict[str, Floats]
+
+
+def lifted(score: Floats, votes: Floats) -> Floats:
+    """(n,) scores in [0, 1] -> the same with the readers' upvotes here, (n,), counted in.
+
+    More votes never lower a score, and no votes change none.
+    """
+    return score + (1.0 - score) * MOST_LIFT * votes / (votes + VOTES_TO_HALF)
 
 
 def trend_scores(

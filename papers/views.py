@@ -37,8 +37,7 @@ def newest(request: HttpRequest) -> HttpResponse:
 @public
 def day(request: HttpRequest, day: date) -> HttpResponse:
     """The edition of a day; of one without, its neighbours."""
-    if day > timezone.now().date():
-        raise Http404("This day has not come yet.")
+    _check_come(day)
     found = boards.day(day)
     if found.edition is None and not (found.earlier or found.later):
         raise Http404("There is no edition yet.")
@@ -72,11 +71,13 @@ def day_context(found: boards.Day) -> dict[str, Any]:
 
 @public
 def week(request: HttpRequest, week: date) -> HttpResponse:
+    _check_come(week)
     return _board(request, boards.week(week))
 
 
 @public
 def month(request: HttpRequest, month: date) -> HttpResponse:
+    _check_come(month)
     return _board(request, boards.month(month))
 
 
@@ -88,7 +89,7 @@ def top(request: HttpRequest) -> HttpResponse:
 def _board(request: HttpRequest, period: boards.Period) -> HttpResponse:
     """A page of a period's papers; of one without any, its neighbours."""
     found = boards.board(period, _page(request, boards.MOST_PAGES))
-    if period.first > timezone.now().date() or (found.page > 1 and not found.cards):
+    if found.page > 1 and not found.cards:
         raise Http404("There is no such list.")
     missing = period.name != "top" and not found.cards
     if missing and not (period.earlier or period.later):
@@ -99,6 +100,7 @@ def _board(request: HttpRequest, period: boards.Period) -> HttpResponse:
 
 @public
 def author(request: HttpRequest, name: str) -> HttpResponse:
+    _check_storable(name)
     found = boards.papers_by(name, _page(request, boards.MOST_PAGES_OF_A_SUBJECT))
     if not found.cards:
         raise Http404("No paper here has this author.")
@@ -112,6 +114,7 @@ def categories(request: HttpRequest) -> HttpResponse:
 
 @public
 def category(request: HttpRequest, code: str) -> HttpResponse:
+    _check_storable(code)
     found = boards.papers_in(code, _page(request, boards.MOST_PAGES_OF_A_SUBJECT))
     if not found.cards and (found.page > 1 or code not in CATEGORY_NAMES):
         raise Http404("No paper here is of this category.")
@@ -123,6 +126,16 @@ def category(request: HttpRequest, code: str) -> HttpResponse:
 def paper(request: HttpRequest, uuid: UUID) -> HttpResponse:
     found = get_object_or_404(Paper, uuid=uuid)
     return render(request, "papers/paper.html", {"paper": found, "about": about.about(found)})
+
+
+def _check_come(day: date) -> None:
+    if day > timezone.now().date():
+        raise Http404("This day has not come yet.")
+
+
+def _check_storable(name: str) -> None:
+    if "\0" in name:
+        raise Http404("The database holds no such text.")
 
 
 def _page(request: HttpRequest, most: int) -> int:

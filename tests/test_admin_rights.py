@@ -20,6 +20,7 @@ from newsletter.models import (
     Interest,
     RankingModel,
     SendingPause,
+    Submission,
     Subscriber,
     Suppression,
 )
@@ -49,6 +50,7 @@ ALLOWED: dict[str, dict[type[Model], set[str]]] = {
         Edition: LOOK | {"add"},
         EditionPaper: LOOK,
         Harvest: LOOK,
+        Submission: LOOK,
     },
     "operators": {
         Paper: LOOK,
@@ -64,6 +66,7 @@ ALLOWED: dict[str, dict[type[Model], set[str]]] = {
         Alert: LOOK,
         Suppression: LOOK | {"delete"},
         ConsentRecord: LOOK,
+        Submission: LOOK,
     },
     "plain staff": {},
 }
@@ -114,6 +117,7 @@ def rows() -> dict[type[Model], Model]:
         ConsentRecord: ConsentRecord.objects.create(
             address_hash="0" * 64, act="confirmed", way="link"
         ),
+        Submission: Submission.objects.create(subscriber=subscriber, arxiv_id="2505.24864"),
     }
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from html import escape
 from urllib.parse import quote
 
 from django import template
 from django.urls import get_script_prefix, reverse
-from django.utils.html import conditional_escape
 from django.utils.safestring import SafeString, mark_safe
 
 from papers.abstracts import key_sentence
+from papers.boards import Count
 
 register = template.Library()
 
-MOST_AUTHORS = 4  # named on a card; of more, the first two and the last one
+MOST_AUTHORS = 3  # named on a card; of more, the first and the last one
 MOST_FIELDS = 3
 SAFE = "/~:@!$&()*+,;="  # what a path may hold as it is
 
@@ -26,13 +27,28 @@ def _start(page: str, prefix: str) -> str:
 
 
 def link(page: str, name: str) -> str:
-    """The link to an author's or a category's page, safe to stand in HTML.
+    """The link to an author's or a category's page, safe to stand in HTML."""
+    return _link(page, name, get_script_prefix())
 
-    Put together by hand: a page has hundreds of them, `reverse` takes its time for each, and
-    refuses a name with a line break in it.
-    """
-    address = _start(page, get_script_prefix()) + quote(name, safe=SAFE)
-    return f'<a href="{conditional_escape(address)}">{conditional_escape(name)}</a>'
+
+@lru_cache(maxsize=8192)
+def _link(page: str, name: str, prefix: str) -> str:
+    """Put together by hand: a page has hundreds of them, `reverse` takes its time for each, and
+    refuses a name with a line break in it."""
+    address = _start(page, prefix) + quote(name, safe=SAFE)
+    return f'<a href="{escape(address)}">{escape(name)}</a>'
+
+
+@register.filter
+def counted(counts: Sequence[Count]) -> SafeString:
+    """ "41 upvotes +12", each counter by itself; what it gained is of the last day."""
+    return mark_safe(  # noqa: S308
+        "".join(
+            f"<span>{count.value} {count.unit}"
+            + (f" <b>+{count.gained}</b></span>" if count.gained else "</span>")
+            for count in counts
+        )
+    )
 
 
 @register.filter
@@ -43,11 +59,11 @@ def authors(names: Sequence[str]) -> SafeString:
 
 @register.filter
 def some_authors(names: Sequence[str]) -> SafeString:
-    """The first two and the last: who did the work, and whose group it is."""
+    """The first and the last where there are many: who did the work, and whose group it is."""
     if len(names) <= MOST_AUTHORS:
         return authors(names)
-    first, last = authors(names[:2]), authors(names[-1:])
-    return mark_safe(f"{first}, {len(names) - 3} others and {last}")  # noqa: S308
+    first, last = authors(names[:1]), authors(names[-1:])
+    return mark_safe(f"{first}, {len(names) - 2} others and {last}")  # noqa: S308
 
 
 @register.filter

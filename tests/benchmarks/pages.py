@@ -83,7 +83,8 @@ def ask(application: Any, path: str, encoding: str) -> bytes:
     status: list[str] = []
     path, _, query = path.partition("?")
     environ = {
-        "REQUEST_METHOD": "GET", "PATH_INFO": unquote(path), "QUERY_STRING": query, "SCRIPT_NAME": "",
+        "REQUEST_METHOD": "GET", "PATH_INFO": unquote(path), "QUERY_STRING": query,
+        "SCRIPT_NAME": "",
         "SERVER_NAME": "testserver", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1",
         "HTTP_HOST": "testserver", "HTTP_ACCEPT_ENCODING": encoding, "REMOTE_ADDR": "127.0.0.1",
         "wsgi.input": BytesIO(), "wsgi.url_scheme": "http", "wsgi.errors": BytesIO(),

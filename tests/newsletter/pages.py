@@ -7,6 +7,8 @@ from html.parser import HTMLParser
 from urllib.parse import urlsplit
 
 from django.core.mail import EmailMessage
+from django.test import Client
+from django.urls import reverse
 
 from newsletter import links
 from newsletter.links import Purpose
@@ -26,8 +28,17 @@ def feedback_page(delivery: Delivery, paper: Paper) -> str:
 
 def link_in(text: str, purpose: Purpose) -> str:
     """The path of the one link for `purpose` that stands in the text of a mail."""
-    [path] = set(re.findall(rf"http://testserver(/{purpose}/[^\s]+)", text))
+    start = reverse(purpose, args=["TOKEN"]).partition("TOKEN")[0]
+    [path] = set(re.findall(rf"http://testserver({start}[^\s]+)", text))
     return str(path)
+
+
+def signed_in(client: Client, reader: Subscriber) -> Client:
+    """The client after its reader pressed the button of a link to sign in."""
+    reader.refresh_from_db()
+    path = urlsplit(links.numbered_url(reader, Purpose.SIGN_IN)).path
+    assert client.post(path).status_code == 302
+    return client
 
 
 def text_of(message: EmailMessage) -> str:

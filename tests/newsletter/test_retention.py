@@ -6,8 +6,11 @@ from datetime import timedelta
 from io import StringIO
 
 import pytest
+import time_machine
+from django.contrib.sessions.models import Session
 from django.core.management import call_command
 from django.db import connection, transaction
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
@@ -25,7 +28,8 @@ from newsletter.models import (
 )
 from newsletter.retention import SETTLED, Pruned
 from papers.models import Edition
-from tests.factories import make_frozen_edition
+from tests.factories import make_frozen_edition, make_subscriber
+from tests.newsletter.pages import signed_in
 from tests.newsletter.test_sending import elsewhere
 
 pytestmark = pytest.mark.django_db
@@ -168,3 +172,12 @@ def test_beat_prunes_once_a_day() -> None:
     entry = app.conf.beat_schedule["newsletter.tasks.prune"]
     assert entry["task"] in app.tasks
     assert (entry["schedule"].hour, entry["schedule"].minute) == ({2}, {20})
+
+
+def test_sessions_that_have_ended_go_too() -> None:
+    signed_in(Client(), make_subscriber())
+    retention.prune(timezone.now(), pause=0)
+    assert Session.objects.count() == 1
+    with time_machine.travel(timezone.now() + timedelta(days=31)):
+        retention.prune(timezone.now(), pause=0)
+    assert not Session.objects.exists()

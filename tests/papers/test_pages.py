@@ -1,4 +1,4 @@
-"""The day's page and a paper's own page, as anybody sees them."""
+"""The public pages, as anybody sees them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from uuid import uuid4
 
 import pytest
 import time_machine
+from django.conf import settings
+from django.core.cache import cache
 from django.test import Client
+from django.utils.html import escape
 from pytest_django import DjangoAssertNumQueries
 
 from newsletter.models import Subscriber
@@ -209,7 +212,304 @@ def test_a_page_of_many_papers_asks_few_questions_of_the_database(
     for paper in papers[:10]:
         make_signal(paper, 3)
     make_frozen_edition(*papers, day=TODAY)
-    with django_assert_max_num_queries(5):
+    with django_assert_max_num_queries(3):  # the edition, its papers, what they count
         assert len(headings(page(client, "/"))) == 60
     with django_assert_max_num_queries(15):
         page(client, papers[0].get_absolute_url())
+
+
+def test_a_day_of_a_hundred_papers_is_small(client: Client) -> None:
+    authors = [f"Firstname{n} Lastname" for n in range(8)]
+    edition = make_frozen_edition(day=TODAY)
+    for n in range(100):
+        paper = make_paper(
+            f"A title as long as titles are on average, and this is number {n} of them",
+            abstract="Something is hard. We show that it is easier than it was thought to be, and "
+            "say how it is done, why nobody saw it, and what it costs. It costs little.",
+            authors=authors,
+            arxiv_id=f"2611.{n:05}",
+            categories=["cs.LG", "stat.ML"],
+        )
+        edition.candidates.create(paper=paper)
+        make_signal(paper, n + 10)
+    static = settings.BASE_DIR / "config" / "static"
+    rest = sum((static / name).stat().st_size for name in ("paperround.css", "favicon.svg"))
+    assert len(page(client, "/").encode()) + rest <= 100_000
+    packed = client.get("/", headers={"Accept-Encoding": "gzip"})
+    assert packed["Content-Encoding"] == "gzip"
+    assert len(packed.content) <= 20_000
+
+
+# --- Days, weeks, months --------------------------------------------------------------------------
+
+
+def test_a_day_without_a_list_leads_to_those_beside_it(client: Client) -> None:
+    make_frozen_edition(make_paper("Before"), day=TODAY - timedelta(days=4))
+    make_frozen_edition(make_paper("After"), day=TODAY - timedelta(days=1))
+    answer = client.get(f"/papers/{TODAY - timedelta(days=2)}")
+    assert answer.status_code == 404
+    body = answer.content.decode()
+    assert "There is no list for this day." in body
+    assert 'href="/papers/2026-11-16"' in body
+    assert 'href="/papers/2026-11-19"' in body
+
+
+def test_todays_page_says_when_its_list_comes(client: Client) -> None:
+    make_frozen_edition(make_paper(), day=TODAY - timedelta(days=1))
+    answer = client.get(f"/papers/{TODAY}")
+    assert answer.status_code == 404
+    assert "it is made up at 04:00 UTC" in answer.content.decode()
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/papers/2026-11-21", "/papers/week/2026-W48", "/papers/month/2026-12", "/papers/9999-12-31",
+     "/papers/month/9999-12", "/papers/week/9999-W52", "/papers/week/2026-W54",
+     "/papers/week/2026-W00", "/papers/month/2026-13", "/papers/month/0000-01",
+     "/papers/top?page=2", "/papers/top?page=0", "/papers/top?page=-1", "/papers/top?page=x",
+     "/papers/top?page=11", "/papers/top?page=999999999999999999999", "/papers/top?page=²"],
+)  # fmt: skip
+def test_what_has_not_come_or_cannot_be_is_not_found(client: Client, path: str) -> None:
+    make_frozen_edition(make_paper(), day=TODAY)
+    assert client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered"),
+    [("2026-11-18", "/papers/2026-11-18"), ("", "/"), ("yesterday", "/"), ("//evil.example", "/")],
+)
+def test_the_date_picker_leads_to_the_day(client: Client, asked: str, answered: str) -> None:
+    assert client.get("/papers/", {"day": asked}).headers["Location"] == answered
+
+
+def test_a_week_is_its_seven_days_and_knows_the_weeks_beside_it(client: Client) -> None:
+    for day in ("2026-11-01", "2026-11-08", "2026-11-09", "2026-11-15", "2026-11-16"):
+        make_frozen_edition(make_paper(f"Of {day}"), day=date.fromisoformat(day))
+    body = page(client, "/papers/week/2026-W46")
+    assert sorted(headings(body)) == ["Of 2026-11-09", "Of 2026-11-15"]
+    assert 'rel="prev" href="/papers/week/2026-W45"' in body
+    assert 'rel="next" href="/papers/week/2026-W47"' in body
+    month = page(client, "/papers/month/2026-11")
+    assert len(headings(month)) == 5
+    assert 'rel="prev"' not in month
+
+
+def test_a_week_without_a_list_leads_to_those_beside_it(client: Client) -> None:
+    make_frozen_edition(make_paper(), day=date(2026, 10, 1))
+    make_frozen_edition(make_paper(), day=TODAY)
+    answer = client.get("/papers/week/2026-W45")
+    assert answer.status_code == 404
+    assert 'href="/papers/week/2026-W40"' in answer.content.decode()
+    assert 'href="/papers/week/2026-W47"' in answer.content.decode()
+
+
+def test_the_first_week_of_a_year_may_begin_in_the_year_before(client: Client) -> None:
+    make_frozen_edition(make_paper("New year"), day=date(2025, 12, 30))
+    assert headings(page(client, "/papers/week/2026-W01")) == ["New year"]
+
+
+def test_a_board_has_each_paper_once_most_upvotes_first(client: Client) -> None:
+    few, many, more, none = (make_paper(name) for name in ("Few", "Many", "More", "None"))
+    make_signal(few, 3)
+    make_signal(many, 40, observed_at=MORNING - timedelta(days=2))
+    make_signal(many, 50)
+    make_signal(more, 45)
+    more.signals.create(source="paperround", counter="upvotes", value=9, observed_at=MORNING)
+    make_frozen_edition(few, many, day=TODAY - timedelta(days=1))
+    make_frozen_edition(many, more, none, day=TODAY)
+    for path in ("/papers/top", "/papers/week/2026-W47", "/papers/month/2026-11"):
+        assert headings(page(client, path)) == ["More", "Many", "Few", "None"]
+
+
+def test_the_top_are_the_last_thirty_days(client: Client) -> None:
+    make_frozen_edition(make_paper("In time"), day=TODAY - timedelta(days=29))
+    make_frozen_edition(make_paper("Too old"), day=TODAY - timedelta(days=30))
+    assert headings(page(client, "/papers/top")) == ["In time"]
+
+
+def test_a_board_leaves_out_what_is_hidden_withdrawn_or_still_open(client: Client) -> None:
+    hidden, gone, shown = make_paper("Hidden"), make_paper("Gone", withdrawn_on=TODAY), make_paper()
+    make_frozen_edition(hidden, gone, shown, day=TODAY - timedelta(days=1))
+    make_frozen_edition(hidden, day=TODAY).candidates.update(curation="hidden")
+    opened = Edition.objects.create(day=TODAY - timedelta(days=2))
+    opened.candidates.create(paper=make_paper("Not yet"))
+    assert headings(page(client, "/papers/top")) == [shown.title]
+
+
+def test_long_boards_come_in_pages(client: Client) -> None:
+    make_frozen_edition(*(make_paper(f"Paper {n}") for n in range(60)), day=TODAY)
+    first, second = page(client, "/papers/top"), page(client, "/papers/top?page=2")
+    assert len(headings(first)) == 50
+    assert len(headings(second)) == 10
+    assert not set(headings(first)) & set(headings(second))
+    assert 'rel="next" href="?page=2"' in first
+    assert 'rel="next"' not in second
+
+
+def test_counters_are_the_newest_and_say_what_a_day_brought(client: Client) -> None:
+    paper = make_paper()
+    make_signal(paper, 10, observed_at=MORNING - timedelta(hours=50))
+    make_signal(paper, 12, observed_at=MORNING - timedelta(hours=26))
+    make_signal(paper, 41, observed_at=MORNING - timedelta(hours=1))
+    make_signal(paper, 1, counter="comments", observed_at=MORNING - timedelta(hours=1))
+    make_frozen_edition(paper, day=TODAY)
+    body = page(client, "/")
+    assert "<span>41 upvotes <b>+29</b></span><span>1 comment</span>" in body
+
+
+def test_a_paper_is_new_for_a_day(client: Client) -> None:
+    for back in range(3):
+        make_paper(f"{back} back", listing_day=TODAY - timedelta(days=back))
+    body = page(client, "/authors/Ada Alvarez")
+    assert re.findall(r'class="mark">New</p><h2><a [^>]*>([^<]*)<', body) == ["0 back", "1 back"]
+
+
+# --- Authors and categories -----------------------------------------------------------------------
+
+NAMES = [
+    "Ada Alvarez",
+    "O’Neil / Zed",
+    'Ann "Q" O\'Hara',
+    "李 明",
+    "A?b#c&d%20",
+    "<b>Bo</b>",
+    "a;b+c@d",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_links_to_all_papers_of_an_author(client: Client, name: str) -> None:
+    paper = make_paper("Theirs", authors=[name, "Bo Berg"])
+    make_paper("Another's", authors=[f"{name} Jr."])
+    make_frozen_edition(paper, day=TODAY)
+    for path in ("/", paper.get_absolute_url()):
+        [address] = re.findall(
+            rf'<a href="(/authors/[^"]+)">{re.escape(escape(name))}</a>', page(client, path)
+        )
+        assert headings(page(client, address.replace("&amp;", "&"))) == ["Theirs"]
+
+
+def test_names_that_no_address_can_hold_break_no_page(client: Client) -> None:
+    paper = make_paper(authors=["", "Two\nlines", "."], categories=["", "x/y", "two\nlines"])
+    make_frozen_edition(paper, day=TODAY)
+    for path in ("/", paper.get_absolute_url(), "/categories/", "/categories/x/y"):
+        assert "Two" in page(client, path) or path == "/categories/"
+
+
+def test_an_unknown_author_is_not_found(client: Client) -> None:
+    assert client.get("/authors/Nobody").status_code == 404
+    assert client.get("/authors/a\x00b").status_code == 404
+
+
+def test_of_many_authors_the_first_and_the_last_are_named(client: Client) -> None:
+    make_frozen_edition(make_paper(authors=["Ada", "Bo", "Cy", "Di", "Ed"]), day=TODAY)
+    body = page(client, "/")
+    assert ">Ada</a>, 3 others and <a" in body
+    assert ">Ed</a></p>" in body
+    assert "Cy" not in body
+
+
+def test_a_category_has_its_papers_by_day(client: Client) -> None:
+    for back, codes in [(0, ["cs.LG"]), (1, ["stat.ML", "cs.LG"]), (1, ["cs.LGX"])]:
+        make_paper(f"{back} {codes[0]}", categories=codes, listing_day=TODAY - timedelta(days=back))
+    body = page(client, "/categories/cs.LG")
+    assert headings(body) == ["0 cs.LG", "1 stat.ML"]
+    assert "Machine Learning" in body
+    assert body.index("Friday 20 November") < body.index("Thursday 19 November")
+
+
+def test_a_known_category_without_papers_says_so_and_an_unknown_one_is_not_found(
+    client: Client,
+) -> None:
+    assert "No paper of this category is known here yet." in page(client, "/categories/cs.LG")
+    assert client.get("/categories/cs.XX").status_code == 404
+
+
+def test_all_categories_are_named_with_their_sizes(client: Client) -> None:
+    cache.clear()
+    make_paper(categories=["cs.LG", "zoo"])
+    make_paper(categories=["cs.LG"])
+    body = page(client, "/categories/")
+    assert re.search(r">cs.LG</a> Machine Learning <span[^>]*>2<", body)
+    assert re.search(r">zoo</a>", body)
+    assert ">quant-ph</a>" in body
+
+
+# --- A paper --------------------------------------------------------------------------------------
+
+
+def test_a_papers_page_says_who_said_what(client: Client) -> None:
+    paper = make_paper(
+        arxiv_id="2611.00001",
+        sources=["arxiv", "huggingface", "file"],
+        summary="Short.",
+        summary_source="huggingface",
+        licence="http://creativecommons.org/licenses/by-sa/4.0/",
+        versions=[{"number": 1, "on": "2026-11-02"}, {"number": 2, "on": None}],
+    )
+    paper.source_records.create(
+        source="arxiv", record={"title": "T", "abstract": "A", "doi": ""}, seen_at=MORNING
+    )
+    make_signal(paper, 3)
+    body = page(client, paper.get_absolute_url())
+    assert 'href="https://arxiv.org/abs/2611.00001">arXiv</a>: title, abstract (metadata' in body
+    assert 'href="https://huggingface.co/papers/2611.00001"' in body
+    assert "Hugging Face Daily Papers</a>: summary, upvotes" in body
+    assert "A file" in body
+    assert ">CC BY-SA 4.0</a>" in body
+    assert 'href="https://arxiv.org/abs/2611.00001v2">v2</a>' in body
+    assert '<meta name="citation_author" content="Bo Berg">' in body
+
+
+def test_a_withdrawn_papers_page_says_so(client: Client) -> None:
+    paper = make_paper(withdrawn_on=date(2026, 11, 3))
+    assert "Its source withdrew this paper on" in page(client, paper.get_absolute_url())
+
+
+def test_a_licence_that_is_no_address_of_the_web_is_no_link(client: Client) -> None:
+    for licence in ("javascript:alert(1)", "creativecommons.org/licenses/by/4.0/"):
+        paper = make_paper(licence=licence)
+        assert f'href="{licence}"' not in page(client, paper.get_absolute_url())
+
+
+def test_growth_is_plotted_once_a_counter_was_seen_twice(client: Client) -> None:
+    paper = make_paper()
+    make_signal(paper, 3, observed_at=MORNING - timedelta(days=2))
+    assert "<svg" not in page(client, paper.get_absolute_url())
+    make_signal(paper, 9, observed_at=MORNING - timedelta(days=1))
+    make_signal(paper, 5, counter="stars", observed_at=MORNING)
+    body = page(client, paper.get_absolute_url())
+    assert body.count("<svg") == 1
+    assert "Hugging Face Daily Papers: from 3 to 9." in body
+    assert re.search(r'<th scope="row">19 Nov 2026</th><td>9</td>', body)
+
+
+# --- Of every page --------------------------------------------------------------------------------
+
+
+def test_no_page_has_a_style_or_a_script_of_its_own(client: Client) -> None:
+    paper = make_paper(categories=["cs.LG"])
+    for back in range(3):
+        make_signal(paper, back, observed_at=MORNING - timedelta(days=3 - back))
+    make_frozen_edition(paper, day=TODAY)
+    for path in ("/", "/papers/top", paper.get_absolute_url(), "/authors/Bo Berg", "/categories/",
+                 "/categories/cs.LG", "/subscribe/", "/status/", "/privacy/"):  # fmt: skip
+        answer = client.get(path)
+        body = answer.content.decode()
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert "unsafe" not in answer.headers["Content-Security-Policy"]
+        assert " style=" not in body
+        assert "<style" not in body
+        assert not re.search(r"<script(?! src=)| on\w+=", body)
+        assert "Thank you to arXiv for use of its open access interoperability." in body
+
+
+def test_an_error_page_keeps_to_the_policy_too() -> None:
+    body = (settings.BASE_DIR / "config" / "templates" / "500.html").read_text()
+    assert "<style" not in body
+
+
+def test_robots_are_told_what_is_not_for_them(client: Client) -> None:
+    answer = client.get("/robots.txt")
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    assert "Disallow: /admin/" in answer.content.decode()

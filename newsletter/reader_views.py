@@ -1,0 +1,230 @@
+"""Pages for who signs in and is signed in: each parses, calls one function, renders.
+
+No GET or HEAD writes anything of a reader's. A page behind a link of a mail carries its proof in
+its address; all others need a CSRF token.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils.cache import get_conditional_response, patch_cache_control
+from django.utils.crypto import salted_hmac
+from django.utils.http import http_date, quote_etag
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_POST, require_safe
+
+from newsletter import links, picks_feed, sign_in, submissions, subscriptions, votes
+from newsletter.forms import SignInForm, SubmissionForm
+from newsletter.links import Purpose
+from newsletter.models import Subscriber
+from newsletter.sign_in import own_path, reader_of
+from newsletter.tasks import fetch_submitted, send_sign_in_links, soon
+from newsletter.views import page, private, refusal
+from papers.models import Paper
+
+ON_PAGE = 100  # of a reader's votes and submissions, the newest
+NEXT = "next"  # a cookie of the asking browser: where to go once signed in
+
+ReaderView = Callable[..., HttpResponse]
+
+
+def for_readers(view: ReaderView) -> Callable[..., HttpResponse]:
+    """Calls `view` with the signed-in reader; everybody else is led to sign in, and back."""
+
+    @functools.wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **options: Any) -> HttpResponse:
+        reader = reader_of(request)
+        if reader is None:
+            posted = request.method == "POST"
+            back = request.POST.get(NEXT) if posted else request.get_full_path()
+            return redirect(sign_in_page(own_path(back, reverse("reader"))))
+        return private(view(request, reader, *args, **options), referrer="same-origin")
+
+    return guarded
+
+
+def sign_in_page(back: str) -> str:
+    return f"{reverse('sign_in')}?{urlencode({NEXT: back})}"
+
+
+@never_cache
+def ask(request: HttpRequest) -> HttpResponse:
+    """The form that asks for a link."""
+    back = own_path(request.POST.get(NEXT) or request.GET.get(NEXT), "")
+    if reader_of(request) is not None:
+        return redirect(back or "reader")
+    if request.method != "POST":
+        return render(request, "newsletter/sign_in.html", {"form": SignInForm(), "next": back})
+    form = SignInForm(request.POST)
+    if not form.is_valid():
+        context = {"form": form, "next": back}
+        return render(request, "newsletter/sign_in.html", context, status=400)
+    sign_in.ask(form.cleaned_data["address"])
+    soon(send_sign_in_links)
+    response = redirect("sign_in_sent")
+    if back:
+        response.set_cookie(
+            NEXT,
+            back,
+            max_age=60 * links.SIGN_IN_MINUTES,
+            path=reverse("sign_in"),
+            secure=request.is_secure(),
+            httponly=True,
+            samesite="Lax",
+        )
+    return response
+
+
+@require_safe
+def sent(request: HttpRequest) -> HttpResponse:
+    return render(request, "newsletter/sign_in_sent.html", {"minutes": links.SIGN_IN_MINUTES})
+
+
+@csrf_exempt
+def follow(request: HttpRequest, token: str) -> HttpResponse:
+    """The page of a link to sign in: its button signs in.
+
+    A page that sends no referrer has no Origin either that Django would check. So that no other
+    site signs somebody in as somebody else, it is asked where the POST comes from.
+    """
+    try:
+        reader = links.subscriber_of(token, Purpose.SIGN_IN)
+    except (links.ExpiredLink, links.SpentLink):
+        return refusal(request, "spent")
+    except links.SubscriberGone:
+        return refusal(request, "gone")
+    except links.InvalidLink:
+        return refusal(request, "invalid")
+    if reader.state not in sign_in.MAY_SIGN_IN:
+        return refusal(request, "gone")
+    elsewhere = request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
+    if request.method != "POST" or elsewhere:
+        return page(request, "sign_in_link", None)
+    if not sign_in.sign_in(request, reader):
+        return refusal(request, "spent")
+    back = own_path(request.COOKIES.get(NEXT), reverse("reader"))
+    response = private(redirect(back))
+    response.delete_cookie(NEXT, path=reverse("sign_in"), samesite="Lax")
+    return response
+
+
+@require_POST
+def leave(request: HttpRequest) -> HttpResponse:
+    reader = reader_of(request)
+    if reader is not None and request.POST.get("where") == "everywhere":
+        sign_in.sign_out_everywhere(reader)
+    sign_in.sign_out(request)
+    return redirect("newest")
+
+
+@for_readers
+def reader_page(request: HttpRequest, reader: Subscriber) -> HttpResponse:
+    """A reader's own page."""
+    if request.method == "POST" and request.POST.get("renew") == "feed":
+        sign_in.renew_feed(reader)
+        messages.success(request, "Your feed has a new address. The old one works no more.")
+        return redirect("reader")
+    upvoted = reader.votes.select_related("paper").order_by("-created_at", "-id")[:ON_PAGE]
+    context = {
+        "reader": reader,
+        "preferences_url": links.url(reader.uuid, Purpose.PREFERENCES),
+        "feed_url": links.numbered_url(reader, Purpose.FEED),
+        "upvoted": upvoted,
+        "papers": [vote.paper for vote in upvoted],
+        "submitted": reader.submissions.count(),
+    }
+    return render(request, "newsletter/reader.html", context)
+
+
+@require_safe
+@for_readers
+def export(request: HttpRequest, reader: Subscriber) -> HttpResponse:
+    """All that is kept of a reader, as a file."""
+    response = JsonResponse(
+        subscriptions.export(reader), json_dumps_params={"indent": 1, "ensure_ascii": False}
+    )
+    response["Content-Disposition"] = 'attachment; filename="paperround.json"'
+    return response
+
+
+@for_readers
+def erase(request: HttpRequest, reader: Subscriber) -> HttpResponse:
+    """Have everything erased, after a page that says what that means."""
+    if request.method != "POST":
+        return render(request, "newsletter/erase.html", {"reader": reader})
+    subscriptions.erase(reader, way="own page")
+    sign_in.sign_out(request)
+    return render(request, "newsletter/erased.html")
+
+
+@require_POST
+@for_readers
+def vote(request: HttpRequest, reader: Subscriber, uuid: UUID) -> HttpResponse:
+    """Give or take back an upvote, then back to where the button stood."""
+    paper = get_object_or_404(Paper, uuid=uuid)
+    if request.POST.get("vote") == "0":
+        votes.take_back(reader, paper)
+    else:
+        votes.give(reader, paper)
+    back = own_path(request.POST.get(NEXT), paper.get_absolute_url())
+    return redirect(f"{back.partition('#')[0]}#vote-{paper.uuid}")
+
+
+@for_readers
+def submit(request: HttpRequest, reader: Subscriber) -> HttpResponse:
+    """Propose a paper; what became of earlier ones."""
+    form = SubmissionForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            submission = submissions.submit(reader, **form.cleaned_data)
+        except submissions.SubmissionError as error:
+            form.add_error("arxiv_id", str(error))
+        else:
+            if submission.paper_id is None:
+                soon(fetch_submitted)
+            messages.success(request, "Thank you. The editors will look at it.")
+            return redirect("submit")
+    context = {
+        "form": form,
+        "rows": reader.submissions.select_related("paper")[:ON_PAGE],
+    }
+    status = 400 if request.method == "POST" else 200
+    return render(request, "newsletter/submit.html", context, status=status)
+
+
+@require_safe
+def feed(request: HttpRequest, token: str) -> HttpResponse:
+    """A reader's picks as Atom, for who has its address."""
+    try:
+        reader = links.subscriber_of(token, Purpose.FEED)
+    except (links.SpentLink, links.SubscriberGone):
+        return _no_feed(410)
+    except links.InvalidLink:
+        return _no_feed(404)
+    if reader.state not in sign_in.MAY_SIGN_IN:
+        return _no_feed(410)
+    text, newest = picks_feed.feed_of(reader)
+    response = HttpResponse(text, content_type="application/atom+xml; charset=utf-8")
+    etag = quote_etag(salted_hmac("paperround.picks_feed", text).hexdigest())
+    response["ETag"], response["Last-Modified"] = etag, http_date(newest.timestamp())
+    answer = get_conditional_response(request, etag, int(newest.timestamp()), response)
+    assert answer is not None  # noqa: S101  (with a response it gives one)
+    private(answer)
+    del answer["Cache-Control"]
+    patch_cache_control(answer, private=True, no_cache=True)
+    return answer
+
+
+def _no_feed(status: int) -> HttpResponse:
+    said = "This feed is no more." if status == 410 else "There is no such feed."
+    return private(HttpResponse(f"{said}\n", status=status, content_type="text/plain"))

@@ -1,0 +1,118 @@
+"""What a page shows to who is signed in: the way to their papers, and a button to upvote.
+
+Who is not costs no query for it, and gets no cookie and no token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from django import template
+from django.http import HttpRequest
+from django.middleware.csrf import get_token
+from django.template import Context
+from django.urls import reverse
+from django.utils.html import format_html
+
+from newsletter import sign_in, votes
+from papers.boards import Card
+from papers.models import Paper
+
+register = template.Library()
+
+
+def _request(context: Context) -> HttpRequest | None:
+    """Also where a template was included with `only`, or is a mail's or the admin's."""
+    found: HttpRequest | None = getattr(context, "request", None) or context.get("request")
+    return found
+
+
+@register.inclusion_tag("newsletter/reader_link.html", takes_context=True)
+def reader_link(context: Context) -> dict[str, object]:
+    """“Sign in”, or “Your papers”."""
+    request = _request(context)
+    match = request.resolver_match if request else None
+    return {
+        "reader": sign_in.reader_of(request) if request else None,
+        "here": match.url_name if match else "",
+    }
+
+
+# Put together here, and short, for a page may have a hundred of them: all its buttons send the
+# one form, and what is read out before a number that leads to signing in is in the style sheet.
+_FORM = """<form id="votes" method="post" hidden>\
+<input type="hidden" name="csrfmiddlewaretoken" value="{token}">\
+<input type="hidden" name="next" value="{here}"></form>"""
+_BUTTON = """<button class="vote" form="votes" formaction="{page}" id="vote-{uuid}" name="vote" \
+value="{vote}" aria-pressed="{pressed}" aria-label="{count} {unit}: {title}">{count}</button>"""
+_ANONYMOUS = '<a class="vote" href="{page}">{count}</a>'
+
+
+@register.simple_tag(takes_context=True)
+def load_votes(context: Context, cards: Iterable[Card | Paper]) -> str:
+    """Before a list of papers: read the votes of all of them at once."""
+    request = _request(context)
+    if request is None:
+        return ""
+    known = _known(request)
+    unknown = []
+    for one in cards:
+        paper, count = (one, None) if isinstance(one, Paper) else (one.paper, one.votes)
+        if count is not None:
+            known[paper.pk] = count
+        elif paper.pk not in known:
+            unknown.append(paper.pk)
+    known |= votes.of_papers(unknown)
+    return _form(request)
+
+
+@register.simple_tag(takes_context=True)
+def vote_box(context: Context, paper: Paper) -> str:
+    """How many readers upvoted a paper, and the button to do so."""
+    request = _request(context)
+    if request is None:
+        return ""
+    known = _known(request)
+    if paper.pk not in known:
+        known |= votes.of_papers([paper.pk])
+    count = known[paper.pk]
+    if sign_in.reader_of(request) is None:
+        page = f"{reverse('sign_in')}?next={paper.get_absolute_url()}"
+        return format_html(_ANONYMOUS, page=page, count=count)
+    own = paper.pk in _voted(request)
+    button = format_html(
+        _BUTTON,
+        page=reverse("vote", args=[paper.uuid]),
+        uuid=paper.uuid,
+        title=paper.title,
+        count=count,
+        unit="upvote" if count == 1 else "upvotes",
+        vote="0" if own else "1",
+        pressed="true" if own else "false",
+    )
+    return format_html("{}{}", _form(request), button)
+
+
+def _form(request: HttpRequest) -> str:
+    """What the buttons of a page send, once, for who is signed in."""
+    if sign_in.reader_of(request) is None or hasattr(request, "_has_votes_form"):
+        return ""
+    request._has_votes_form = True  # type: ignore[attr-defined]
+    return format_html(_FORM, token=get_token(request), here=request.get_full_path())
+
+
+def _known(request: HttpRequest) -> dict[int, int]:
+    """What this page has read of papers' votes."""
+    if not hasattr(request, "_votes"):
+        request._votes = {}  # type: ignore[attr-defined]
+    known: dict[int, int] = request._votes  # type: ignore[attr-defined]
+    return known
+
+
+def _voted(request: HttpRequest) -> set[int]:
+    """What the reader upvoted, once for a page."""
+    if not hasattr(request, "_voted"):
+        reader = sign_in.reader_of(request)
+        request._voted = votes.voted_by(reader) if reader else set()  # type: ignore[attr-defined]
+    voted: set[int] = request._voted  # type: ignore[attr-defined]
+    return voted
