@@ -18,6 +18,7 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
 EVERY_MINUTE = [
+    "papers.tasks.harvest_due",
     "papers.tasks.freeze_due",
     "papers.tasks.encode_pending",
     "newsletter.tasks.send_confirmations",

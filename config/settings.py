@@ -81,6 +81,15 @@ SOFT_BOUNCE_LIMIT = env.int("SOFT_BOUNCE_LIMIT", default=5)
 SOFT_BOUNCE_DAYS = env.int("SOFT_BOUNCE_DAYS", default=10)
 POLICY_BOUNCE_PERCENT = env.int("POLICY_BOUNCE_PERCENT", default=10)
 
+# --- Where papers come from -----------------------------------------------------------------------
+# A development machine asks nobody unless it is told to.
+HARVEST_SOURCES = env.list("HARVEST_SOURCES", default=[] if DEBUG else ["huggingface"])
+ARXIV_CATEGORIES = env.list("ARXIV_CATEGORIES", default=[])
+ARXIV_OAI_URL = env.str("ARXIV_OAI_URL", default="https://oaipmh.arxiv.org/oai")
+ARXIV_API_URL = env.str("ARXIV_API_URL", default="https://export.arxiv.org/api/query")
+ARXIV_RSS_URL = env.str("ARXIV_RSS_URL", default="https://rss.arxiv.org/rss")
+HUGGINGFACE_URL = env.str("HUGGINGFACE_URL", default="https://huggingface.co/api/daily_papers")
+
 # --- The dense view ------------------------------------------------------------------------------
 ENCODER_DIR = Path(env.str("ENCODER_DIR", default=str(VAR_DIR / "encoder")))
 ENCODER_HUB_URL = env.str("ENCODER_HUB_URL", default="https://huggingface.co").rstrip("/")

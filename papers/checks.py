@@ -1,4 +1,4 @@
-"""An encoder that is not there, or not one, found before a reader wonders about the ranking."""
+"""What is wrong with the encoder or the sources, found before a reader wonders."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from django.core.checks import CheckMessage
 
 from papers import encoders
 from papers.encoders import Encoder, EncoderError, EncoderMissing
+from papers.sources import arxiv
 
 HINT = "Run `manage.py fetch_encoder`."
 
@@ -35,6 +36,41 @@ def encoder(**options: Any) -> list[CheckMessage]:
     except EncoderError as error:
         return [_broken(error)]
     return []
+
+
+@checks.register()
+def sources(**options: Any) -> list[CheckMessage]:
+    """Settings by which nothing, or not what is meant, would be harvested."""
+    found: list[CheckMessage] = []
+    unknown = set(settings.HARVEST_SOURCES) - {"arxiv", "huggingface"}
+    if unknown:
+        found.append(
+            checks.Error(
+                f"HARVEST_SOURCES names what is no source: {', '.join(sorted(unknown))}.",
+                hint="The sources are arxiv and huggingface.",
+                id="papers.E001",
+            )
+        )
+    if "arxiv" in settings.HARVEST_SOURCES and not settings.ARXIV_CATEGORIES:
+        found.append(
+            checks.Error(
+                "ARXIV_CATEGORIES is not set: nothing of arXiv is harvested.",
+                hint="Name what your readers want, such as cs.LG,stat.ML.",
+                id="papers.E002",
+            )
+        )
+    for category in settings.ARXIV_CATEGORIES:
+        try:
+            arxiv.set_of(category)
+        except ValueError as error:
+            found.append(
+                checks.Error(
+                    f"ARXIV_CATEGORIES: {error}.",
+                    hint="They are listed at arxiv.org/category_taxonomy.",
+                    id="papers.E003",
+                )
+            )
+    return found
 
 
 @checks.register(deploy=True)

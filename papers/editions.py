@@ -12,7 +12,7 @@ import numpy as np
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 from numpy.typing import NDArray
 
@@ -52,10 +52,12 @@ class Pool:
 
 
 def candidates_for(day: date) -> QuerySet[Paper]:
-    """Papers listed up to `day`, at most EDITION_WINDOW_DAYS back, in no settled edition."""
+    """Papers listed up to `day`, at most EDITION_WINDOW_DAYS back, in no settled edition; none that
+    its source took back."""
     since = day - timedelta(days=settings.EDITION_WINDOW_DAYS - 1)
     taken = EditionPaper.objects.filter(edition__in=Edition.objects.settled()).values("paper")
-    return Paper.objects.filter(listing_day__range=(since, day)).exclude(pk__in=taken)
+    listed = Paper.objects.filter(listing_day__range=(since, day), withdrawn_on=None)
+    return listed.exclude(pk__in=taken)
 
 
 def check_day(day: date, now: datetime) -> None:
@@ -103,9 +105,12 @@ def _collect(edition: Edition, now: datetime) -> None:
         [EditionPaper(edition=edition, paper=paper) for paper in candidates_for(edition.day)],
         ignore_conflicts=True,
     )
-    # A paper that another day's edition has carried meanwhile is no candidate any more.
+    # A paper that another day's edition has carried meanwhile, or that its source took back, is no
+    # candidate any more.
     elsewhere = EditionPaper.objects.filter(edition__in=Edition.objects.settled())
-    edition.candidates.filter(paper__in=elsewhere.values("paper")).delete()
+    edition.candidates.filter(
+        Q(paper__in=elsewhere.values("paper")) | Q(paper__withdrawn_on__isnull=False)
+    ).delete()
     _score(edition, now)
 
 
@@ -341,6 +346,8 @@ def add_paper(
         if not edition.is_open:
             raise CurationError("This edition is frozen. Add the paper to the next one.")
         paper = _known(identifier) if identifier else _new(edition, title, link)
+        if paper.withdrawn_on is not None:
+            raise CurationError(f"“{paper}” was withdrawn by its source on {paper.withdrawn_on}.")
         carried = Edition.objects.settled().filter(papers=paper).first()
         if carried is not None:
             raise CurationError(

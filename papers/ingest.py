@@ -95,7 +95,7 @@ def ingest(
         now: the moment of import; a record without list day is listed on its date.
         progress: called after each batch.
     """
-    harvest = Harvest.objects.create(source=_storable(source)[:255], started_at=now)
+    harvest = Harvest.objects.create(source=storable(source)[:255], started_at=now)
     summary = Summary()
     try:
         for batch in _batches(records, BATCH):
@@ -123,7 +123,7 @@ def write(records: Iterable[Record], now: datetime, summary: Summary) -> None:
             case BadRecord() as bad:
                 summary.failed += 1
                 if len(summary.errors) < ERRORS_KEPT:
-                    summary.errors.append(_storable(f"{bad.place}: {bad.reason}"))
+                    summary.errors.append(storable(f"{bad.place}: {bad.reason}"))
             case fit:
                 good.append(fit)
     with connection.cursor() as cursor:
@@ -145,7 +145,7 @@ def _checked(record: Record) -> Record:
     if isinstance(record, BadRecord):
         return record
     record = replace(
-        record, **{item.name: _storable(getattr(record, item.name)) for item in fields(record)}
+        record, **{item.name: storable(getattr(record, item.name)) for item in fields(record)}
     )
     if not 0 < len(record.source) <= 16:
         return BadRecord(record.place, "the source's name is not 1 to 16 characters long")
@@ -163,10 +163,10 @@ def _checked(record: Record) -> Record:
     return record
 
 
-def _storable(value: Any) -> Any:
+def storable(value: Any) -> Any:
     """Text (or a tuple of texts) as PostgreSQL can hold it: no NUL, no half of a surrogate pair."""
     if isinstance(value, tuple):
-        return tuple(_storable(item) for item in value)
+        return tuple(storable(item) for item in value)
     if not isinstance(value, str) or not _UNSTORABLE.search(value):
         return value
     halves = value.replace("\0", "").encode("utf-16", "surrogatepass")

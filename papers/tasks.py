@@ -7,13 +7,18 @@ import logging
 from celery import shared_task
 from django.utils import timezone
 
-from papers import editions, embeddings
+from papers import editions, embeddings, harvesting
 from papers.encoders import EncoderError, EncoderMissing
 
 log = logging.getLogger(__name__)
 
 # Of each minute: the rest is for the last batch, and for whatever else waits for this worker.
 ENCODE_SECONDS = 50.0
+
+
+@shared_task
+def harvest_due() -> None:
+    harvesting.harvest_due(timezone.now())
 
 
 @shared_task

@@ -20,6 +20,7 @@ os.environ.update(
         "ADDRESS_HASH_KEY": "only-for-tests-and-long-enough-to-hash-every-address",
         # The development machine's Redis is shared: these keep its keys and its worker apart.
         "REDIS_KEY_PREFIX": "paperround-test:",
+        "HARVEST_SOURCES": "",
         "SITE_URL": "http://testserver",
         "POSTAL_ADDRESS": "Paperround, 1 Example Street, Exampletown",
         "CONTACT_ADDRESS": "contact@papers.example",
