@@ -26,7 +26,7 @@ from requests.utils import get_environ_proxies
 from urllib3 import PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from papers.sources import (
     BadAnswer,
@@ -112,7 +112,10 @@ class Client:
         Raises:
             SourceError: anything else.
         """
-        asked = requests.Request("GET", url, params=dict(params or {})).prepare().url or url
+        try:
+            asked = requests.Request("GET", url, params=dict(params or {})).prepare().url or url
+        except (requests.RequestException, ValueError):
+            raise Refused(f"“{_shown(url)}” is not an address that can be asked") from None
         headers = {"User-Agent": self.user_agent, "Accept-Encoding": "gzip"}
         if conditional and self.validators:
             etag, last_modified = self.validators.get(asked)
@@ -139,7 +142,7 @@ class Client:
         except ValueError:
             host, secure, port = None, False, None
         if not host or parts.scheme not in ("http", "https") or parts.username is not None:
-            raise Refused(f"{_shown(url)} is not an address that can be asked")
+            raise Refused(f"“{_shown(url)}” is not an address that can be asked")
         name = host if port in (None, 443 if secure else 80) else f"{host}:{port}"
         with self.turn(name), requests.Session() as session:
             # A session of its own: no cookies, nothing left over from another request. The
@@ -335,15 +338,14 @@ def _shown(url: str) -> str:
 
 
 def _in_words(error: Exception, url: str) -> SourceError:
-    text = f"{type(error).__name__} {error}"
-    if "IncompleteRead" in text or "InvalidChunkLength" in text:
-        return BadAnswer(f"{_shown(url)} broke off in the middle of its answer")
-    if isinstance(error, requests.Timeout) or "timed out" in text:
+    if isinstance(error, requests.Timeout | ReadTimeoutError | TimeoutError):
         return Unreachable(f"{_shown(url)} keeps silent")
+    if isinstance(error, HTTPError):  # from reading the body; before it, requests has its own
+        return BadAnswer(f"{_shown(url)} broke off in the middle of its answer")
     if isinstance(error, requests.exceptions.SSLError):
         return Unreachable(f"{_shown(url)} cannot be trusted: its certificate is not accepted")
     if isinstance(error, requests.exceptions.InvalidURL):
-        return Refused(f"{_shown(url)} is not an address that can be asked")
+        return Refused(f"“{_shown(url)}” is not an address that can be asked")
     return Unreachable(f"{_shown(url)} cannot be reached: {_cause(error)}")
 
 
