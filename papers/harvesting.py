@@ -291,8 +291,9 @@ def _keep(harvest: Harvest, page: Page) -> None:
 
 
 def _host(harvest: Harvest) -> str:
-    urls = {HUGGING_FACE: settings.HUGGINGFACE_URL, ARXIV: settings.ARXIV_OAI_URL}
-    url = settings.ARXIV_RSS_URL if harvest.part == FEED else urls[harvest.source]
+    url: str = settings.ARXIV_RSS_URL if harvest.part == FEED else settings.ARXIV_OAI_URL
+    if harvest.source == HUGGING_FACE:
+        url = settings.HUGGINGFACE_URL
     return urlsplit(url).netloc
 
 

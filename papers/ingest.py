@@ -50,7 +50,12 @@ MERGED = (
     *STATED, "title_key", "summary_source", "listing_day", "versions", "withdrawn_on", "sources",
 )  # fmt: skip
 # Whose word counts first; a source not named here comes before a listing, which has no fields.
-PRECEDENCE = {Source.CURATOR: 0, Source.ARXIV: 1, Source.HUGGING_FACE: 2, Source.LISTING: 9}
+PRECEDENCE: dict[str, int] = {
+    Source.CURATOR: 0,
+    Source.ARXIV: 1,
+    Source.HUGGING_FACE: 2,
+    Source.LISTING: 9,
+}
 # One voice each, whose newest word replaces its older one.
 SPEAKS = {Source.CURATOR, Source.ARXIV, Source.HUGGING_FACE}
 # What these say of the abstract is the paper's, be it the shorter one.
