@@ -14,7 +14,8 @@ CURATORS: Rights = {
         "edition": ("view", "add", "change", "freeze"),
         "editionpaper": ("view", "add", "change"),
         "signal": ("view",),
-        "harvest": ("view",),
+        "sourcerecord": ("view",),
+        "harvest": ("view", "change"),
     }
 }
 OPERATORS: Rights = {
@@ -23,7 +24,8 @@ OPERATORS: Rights = {
         "edition": ("view",),
         "editionpaper": ("view",),
         "signal": ("view",),
-        "harvest": ("view",),
+        "sourcerecord": ("view",),
+        "harvest": ("view", "change"),
     },
     "newsletter": {
         "subscriber": ("view", "change"),

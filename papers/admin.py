@@ -16,10 +16,12 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 
-from papers import editions, paths  # noqa: F401  (paths registers <day:…>)
-from papers.models import Edition, EditionPaper, Harvest, Paper, Signal
+from papers import editions, harvesting, ingest, paths  # noqa: F401  (paths registers <day:…>)
+from papers.models import Edition, EditionPaper, Harvest, Paper, Signal, SourceRecord
+from papers.sources import SourceError
+from papers.sources.identifiers import normalise_arxiv_id
 
 
 class NoHandWriting:
@@ -40,13 +42,18 @@ class SignalInline(NoHandWriting, admin.TabularInline[Signal, Paper]):
     extra = 0
 
 
+class SourceRecordInline(NoHandWriting, admin.TabularInline[SourceRecord, Paper]):
+    model = SourceRecord
+    extra = 0
+
+
 @admin.register(Paper)
 class PaperAdmin(admin.ModelAdmin[Paper]):
     list_display = ("title", "arxiv_id", "listing_day", "sources")
     list_filter = ("listing_day",)
     search_fields = ("title", "arxiv_id", "doi", "abstract")
     date_hierarchy = "listing_day"
-    inlines = (SignalInline,)
+    inlines = (SourceRecordInline, SignalInline)
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
         if isinstance(db_field, ArrayField):  # one a line: a comma is part of many a name
@@ -59,15 +66,18 @@ class PaperAdmin(admin.ModelAdmin[Paper]):
         self, request: HttpRequest, obj: Paper, form: ModelForm[Paper], change: bool
     ) -> None:
         super().save_model(request, obj, form, change)
+        ingest.keep_word(obj, form.changed_data, timezone.now())
         for edition in obj.editions.all():
             editions.touch(edition)
 
 
 class AddPaperForm(forms.Form):
-    """A known paper by its identifier, or a new one by title and link."""
+    """A paper by its identifier, or a new one by title and link."""
 
     identifier = forms.CharField(
-        required=False, label="arXiv id or DOI", help_text="of a paper known here"
+        required=False,
+        label="arXiv id or DOI",
+        help_text="arXiv is asked for a paper that is not known here",
     )
     title = forms.CharField(required=False, max_length=1000, label="or a new paper's title")
     link = forms.URLField(
@@ -157,9 +167,14 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
         form = AddPaperForm(request.POST or None)
         if request.method == "POST" and form.is_valid():
             try:
+                _fetch(form.cleaned_data["identifier"])
                 candidate = editions.add_paper(edition, **form.cleaned_data)
             except editions.CurationError as error:
                 form.add_error(None, str(error))
+            except SourceError as error:
+                form.add_error(
+                    "identifier", f"{error}. Or add the paper by its title and link instead."
+                )
             else:
                 self.log_change(request, edition, f"Added “{candidate.paper}”.")
                 messages.success(request, f"“{candidate.paper}” is on the list.")
@@ -190,6 +205,15 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
     def _require(self, request: HttpRequest, permission: str) -> None:
         if not request.user.has_perm(permission):
             raise PermissionDenied
+
+
+def _fetch(identifier: str) -> None:
+    """Ask arXiv for the paper of an arXiv id, where it is not known here."""
+    try:
+        normalise_arxiv_id(identifier)
+    except ValueError:
+        return  # a DOI, or none
+    harvesting.fetch_paper(identifier)
 
 
 def _list_of(edition: Edition) -> str:
@@ -315,5 +339,38 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
 
 @admin.register(Harvest)
 class HarvestAdmin(NoHandWriting, admin.ModelAdmin[Harvest]):
-    list_display = ("started_at", "source", "state", "read", "new", "updated", "skipped", "failed")
+    list_display = (
+        "started_at", "source", "part", "window", "state", "attempt", "retry_at",
+        "read", "new", "updated", "skipped", "failed", "last_error",
+    )  # fmt: skip
     list_filter = ("state",)
+    fields = (
+        "source", "part", "window", "state", "attempt", "retry_at", "started_at", "finished_at",
+        "read", "new", "updated", "skipped", "failed", "error_list", "cursor",
+    )  # fmt: skip
+    actions = ("try_again",)
+
+    @admin.display(description="Window")
+    def window(self, harvest: Harvest) -> str:
+        if harvest.since is None:
+            return ""
+        return f"{harvest.since} – {harvest.until or 'now'}"
+
+    @admin.display(description="Last error")
+    def last_error(self, harvest: Harvest) -> str:
+        return harvest.errors[-1][:200] if harvest.errors else ""
+
+    @admin.display(description="Errors")
+    def error_list(self, harvest: Harvest) -> str:
+        return format_html_join("", "<p>{}</p>", ((error,) for error in harvest.errors))
+
+    def has_try_again_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("papers.change_harvest")
+
+    @admin.action(description="Try again now", permissions=["try_again"])
+    def try_again(self, request: HttpRequest, rows: QuerySet[Harvest]) -> None:
+        asked = harvesting.try_again(rows, timezone.now())
+        if asked:
+            messages.success(request, "Tried again within a minute, if a worker and beat run.")
+        else:
+            messages.warning(request, "None of these failed at one of HARVEST_SOURCES.")

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from papers import ingest, politeness
@@ -388,6 +388,12 @@ def _claim_due(source: str, now: datetime, seen: set[int]) -> Harvest | None:
                     retry_at=now + LEASE,
                 )
     return None
+
+
+def try_again(rows: QuerySet[Harvest], now: datetime) -> int:
+    """Have failed harvests tried at the next tick; returns how many there are."""
+    sources = settings.HARVEST_SOURCES
+    return rows.filter(source__in=sources, state=S.FAILED).update(retry_at=now)
 
 
 def parts_of(source: str) -> list[str]:

@@ -218,6 +218,24 @@ def _merged(paper: Paper) -> list[Any]:
     return [getattr(paper, name) for name in MERGED]
 
 
+def keep_word(paper: Paper, names: Collection[str], now: datetime) -> None:
+    """Keep what a curator changed of a paper, so that no source says otherwise later."""
+    stated: Statement = {}
+    for name in (*STATED, "withdrawn_on"):
+        if name in names:
+            value = getattr(paper, name)
+            stated[name] = value.isoformat() if isinstance(value, date) else value
+    if "listing_day" in names:
+        stated["listed_on"] = paper.listing_day.isoformat()
+    if not stated:
+        return
+    row, _ = SourceRecord.objects.get_or_create(
+        paper=paper, source=Source.CURATOR, defaults={"record": {}, "seen_at": now}
+    )
+    row.record, row.seen_at = {**row.record, **stated}, now
+    row.save()
+
+
 class _Known:
     """The papers that a batch may mean, by identifier and by title, and what was said of them."""
 
@@ -305,20 +323,21 @@ class _Known:
             if name in IDENTIFIERS:
                 self._identify(paper, name, old.get(name), self.said[id(paper)][source].record)
                 continue
-            row = next((row for row in rows if row.record.get(name)), None)
+            row = next((row for row in rows if _speaks_of(row, name)), None)
             if row is not None:
                 value = row.record[name]
-                setattr(paper, name, date.fromisoformat(value) if name in DATES else value)
+                dated = name in DATES and value
+                setattr(paper, name, date.fromisoformat(value) if dated else value)
                 if name == "summary":
                     paper.summary_source = row.source
-        if not any(row.record.get("abstract") for row in rows if row.source in KNOWS_ABSTRACT):
+        if not any(_speaks_of(row, "abstract") for row in rows if row.source in KNOWS_ABSTRACT):
             paper.abstract = max((row.record.get("abstract", "") for row in rows), key=len)
         paper.title_key = title_key(paper.title)
         self._list(paper, old, rows)
         versions = _folded(*(row.record.get("versions", []) for row in reversed(rows)))
         paper.versions = versions or paper.versions
-        gone = [row.record["withdrawn_on"] for row in rows if row.record.get("withdrawn_on")]
-        paper.withdrawn_on = date.fromisoformat(gone[0]) if gone else None
+        gone = [row.record["withdrawn_on"] for row in rows if _speaks_of(row, "withdrawn_on")]
+        paper.withdrawn_on = date.fromisoformat(gone[0]) if gone and gone[0] else None
         if source not in paper.sources:
             paper.sources = [*paper.sources, source]
 
@@ -333,8 +352,11 @@ class _Known:
 
     def _list(self, paper: Paper, old: Statement, rows: Iterable[SourceRecord]) -> None:
         days = [date.fromisoformat(day) for row in rows if (day := row.record.get("listed_on"))]
+        curator = next((row for row in rows if row.source == Source.CURATOR), None)
+        if curator is not None and (day := curator.record.get("listed_on")):
+            paper.listing_day = date.fromisoformat(day)
         # Who listed it on this day may say that it was another.
-        if days and old.get("listed_on") == paper.listing_day.isoformat():
+        elif days and old.get("listed_on") == paper.listing_day.isoformat():
             paper.listing_day = min(days)
         else:
             paper.listing_day = min([paper.listing_day, *days])
@@ -346,6 +368,11 @@ class _Known:
             unique_fields=["paper", "source"],
             update_fields=["record", "seen_at"],
         )
+
+
+def _speaks_of(row: SourceRecord, name: str) -> bool:
+    """Whether it states that field; a curator alone can say that there is nothing to state."""
+    return bool(row.record.get(name)) or (row.source == Source.CURATOR and name in row.record)
 
 
 def _same_authors(known: Sequence[str], stated: Sequence[str]) -> bool:

@@ -282,7 +282,8 @@ def test_a_new_paper_is_added_by_title_and_link(curator: Client) -> None:
 @pytest.mark.parametrize(
     ("form", "words"),
     [
-        ({"identifier": "2505.24864"}, "No paper 2505.24864 is known here"),
+        ({"identifier": "2505.24864"}, "Or add the paper by its title and link instead."),
+        ({"identifier": "10.1000/182"}, "No paper 10.1000/182 is known here"),
         ({"identifier": "hello"}, "“hello” is neither an arXiv id nor a DOI"),
         ({"title": "Only a title"}, "an identifier, or both a title and a link"),
         ({"title": "T", "link": "javascript:alert(1)"}, "Enter a valid URL"),
