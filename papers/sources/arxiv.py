@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from email.utils import parsedate_to_datetime
+from itertools import islice
 from xml.etree.ElementTree import Element
 from zoneinfo import ZoneInfo
 
@@ -39,6 +40,8 @@ MAX_TOKEN = 2_000
 MAX_COMMENT = 5_000
 MAX_JOURNAL_REF = 1_000
 MAX_LICENCE = 255
+MAX_CODE = 30
+MAX_CODES = 100
 FIRST_DAY = date(1980, 1, 1)  # some papers are older than arXiv itself
 
 EASTERN = ZoneInfo("America/New_York")
@@ -49,7 +52,7 @@ Records = list[PaperRecord | BadRecord | Withdrawn]
 _ARCHIVES = {code.partition(".")[0] for code in CATEGORY_NAMES}
 _OWN_GROUPS = {"cs", "econ", "eess", "math", "q-bio", "q-fin", "stat"}  # the rest is physics
 _CATEGORY = re.compile(r"[a-z]+(?:-[a-z]+)?(?:\.[A-Za-z]+(?:-[A-Za-z]+)?)?", re.ASCII)
-_VERSION = re.compile(r"v(\d{1,4})$", re.ASCII)
+_VERSION = re.compile(r"v([1-9]\d{0,3})\Z", re.ASCII)
 
 
 def set_of(category: str) -> str:
@@ -71,8 +74,9 @@ def announced_on(submitted: datetime) -> date:
     Submissions close Monday to Friday at 14:00 US Eastern; what came until then is announced at
     20:00 of the same day, Friday's on Sunday. By then it is the next day in UTC, summer and
     winter, and arXiv's own lists bear that day. Not known here are arXiv's holidays, which it
-    publishes year by year, and how long moderators hold a paper: then this day is the earlier one.
-    The announcement itself (`announced`) has the true one.
+    publishes year by year, and how long moderators hold a paper: then this day is the earlier one,
+    and the announcement itself (`announced`) has the true one. Until 2017 submissions closed at
+    16:00; of papers that old, a day more or less makes no difference.
     """
     moment = submitted if submitted.tzinfo else submitted.replace(tzinfo=UTC)
     local = moment.astimezone(EASTERN)
@@ -120,7 +124,8 @@ def read_oai(content: bytes, place: str) -> tuple[Records, str, int | None]:
     root = parsed(content, place)
     if name(root) != "OAI-PMH":
         raise BadAnswer(f"{place}: no answer of OAI-PMH but <{as_text(name(root), 40)}>")
-    _check_oai_error(root, place)
+    if _says_nothing_matches(root, place):
+        return [], "", None
     listed = next((e for e in root if name(e) in ("ListRecords", "GetRecord")), None)
     if listed is None:
         raise BadAnswer(f"{place}: an answer without a list of records")
@@ -136,14 +141,14 @@ def read_oai(content: bytes, place: str) -> tuple[Records, str, int | None]:
     return records, cursor, int(size) if re.fullmatch(r"[0-9]{1,9}", size) else None
 
 
-def _check_oai_error(root: Element, place: str) -> None:
+def _says_nothing_matches(root: Element, place: str) -> bool:
+    """OAI-PMH calls an empty list an error; every other one is raised, with its words."""
     errors = {error.get("code", ""): as_text(text(error)) for error in children(root, "error")}
-    if errors.keys() == {"noRecordsMatch"}:
-        root.append(Element("ListRecords"))  # an empty list, which OAI-PMH calls an error
-    elif errors:
+    if errors.keys() - {"noRecordsMatch"}:
         words = "; ".join(f"{as_text(code, 40)}: {said}" for code, said in errors.items())
         kind = CursorExpired if "badResumptionToken" in errors else Refused
         raise kind(f"{place}: arXiv refuses: {words}")
+    return bool(errors)
 
 
 def _oai_record(record: Element, place: str) -> Records:
@@ -282,7 +287,7 @@ def _slice(client: Client, base: str, asked: list[str], place: str) -> Page:
         refused += [
             BadRecord(f"{place} ({one})", "arXiv has no such paper")
             for one in asked
-            if one not in found and one not in told
+            if one not in found and not re.search(rf"{re.escape(one)}(?!\d)", told)
         ]
         return Page((*records, *refused), wait=answer.wait)
     return Page(tuple(refused))
@@ -350,17 +355,21 @@ def announced(client: Client, base: str, categories: Iterable[str]) -> Iterator[
     Another version of an old paper (`replace`, `replace-cross` and the like) only updates it.
 
     Raises:
-        SourceError: it cannot be had.
+        ValueError: one of the categories is none.
+        SourceError: the announcement cannot be had.
     """
     wanted = list(dict.fromkeys(categories))
     for category in wanted:
         set_of(category)  # else it would be part of another address
     place = f"arXiv's announcement of {'+'.join(wanted)[:80]}"
-    answer = client.get(f"{base.rstrip('/')}/{'+'.join(wanted)}", conditional=True)
+    url = f"{base.rstrip('/')}/{'+'.join(wanted)}"
+    answer = client.get(url, conditional=True, also=(400,))
     if answer.unchanged:
         yield Page(unchanged=True, wait=answer.wait)
         return
     records = read_feed(answer.content, place)
+    if answer.status != 200:
+        raise BadAnswer(f"{place}: an error without words ({answer.status})")
     yield Page(tuple(records), wait=answer.wait, validator=answer.validator)
 
 
@@ -422,18 +431,18 @@ def names_in(line: str) -> tuple[str, ...]:
     What stands in parentheses are affiliations and the like; a collaboration is an author.
     """
     bare, depth = [], 0
-    for char in line:
+    for char in " ".join(line.split()):
         depth = max(0, depth + (char == "(") - (char == ")"))
         if char in "()":
             bare.append(",")
         elif not depth:
             bare.append(char)
-    parts = re.split(r"\s*[,:]\s*(?:(?:and|&)\s+)?|\s+(?:and|&)\s+", "".join(bare))
+    parts = re.split(r" ?[,:] ?(?:(?:and|&) )?| (?:and|&) ", "".join(bare))
     names: list[str] = []
     for part in parts:
         if names and re.fullmatch(r"(?:[JS]r\.?|II|III|IV)", part.strip()):
             names[-1] += " " + part.strip()
-        elif not re.fullmatch(r"\s*et\.?\s+al\.?\s*", part, re.I):
+        elif not re.fullmatch(r"et\.? al\.?", part.strip(), re.I):
             names.append(part)
     return _tidied(names)
 
@@ -442,12 +451,12 @@ def _tidied(names: Iterable[str]) -> tuple[str, ...]:
     """Names spelled alike whatever the format: "A.B. One" and "A. B. One" are "A. B. One"."""
     readable = (as_text(each).replace(". -", ".-").replace(", ", " ") for each in names)
     spaced = (re.sub(r"(?<=\w\.)(?=[^\W\d_])", " ", each) for each in readable)
-    found = [each for each in spaced if re.search(r"[^\W\d_]", each)]
-    return tuple(found[:MAX_LIST])
+    return tuple(islice((each for each in spaced if re.search(r"[^\W\d_]", each)), MAX_LIST))
 
 
 def _categories(codes: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(code for code in codes if _CATEGORY.fullmatch(code)))[:100]
+    found = (code for code in codes if len(code) <= MAX_CODE and _CATEGORY.fullmatch(code))
+    return tuple(dict.fromkeys(islice(found, MAX_CODES)))
 
 
 def _doi(said: str) -> str:

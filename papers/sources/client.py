@@ -62,11 +62,9 @@ class Validators(Protocol):
 class Answer:
     """A whole answer, unpacked. `at` is when it was given, `wait` as in `Page`."""
 
-    url: str
     at: datetime
     content: bytes = b""
     status: int = 200
-    content_type: str = ""
     unchanged: bool = False
     wait: float = 0.0
     next_url: str = ""  # Link: …; rel="next"
@@ -145,8 +143,8 @@ class Client:
             raise Refused(f"“{_shown(url)}” is not an address that can be asked")
         name = host if port in (None, 443 if secure else 80) else f"{host}:{port}"
         with self.turn(name), requests.Session() as session:
-            # A session of its own: no cookies, nothing left over from another request. The
-            # environment may name a proxy, but neither passwords nor a way round for ourselves.
+            # A session of its own has no cookies and no connection that died meanwhile. Of the
+            # environment a proxy is taken, though not to loopback, and no password of ~/.netrc.
             session.trust_env = False
             session.headers.clear()
             deadline = _Deadline()
@@ -180,7 +178,7 @@ class Client:
                     raise
             finally:
                 timer.cancel()
-        raise Unreachable(f"{_shown(url)} gave no whole answer within {self.timeout:.0f} seconds")
+        raise Unreachable(f"{_shown(url)} gave no whole answer within {self.timeout:g} seconds")
 
     def _read(
         self, response: requests.Response, url: str, conditional: bool, also: Collection[int]
@@ -191,17 +189,15 @@ class Client:
         if status in (301, 302, 303, 307, 308) and headers.get("Location"):
             return str(headers["Location"])
         if status == 304 and conditional:
-            return Answer(url, at, status=status, unchanged=True, wait=wait)
+            return Answer(at, status=status, unchanged=True, wait=wait)
         if status != 200 and status not in also:
             raise _refusal(status, headers, url, at, wait)
         content = b"".join(self._unpacked(response, url))
         etag, modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
         return Answer(
-            url,
             at,
             content,
             status,
-            headers.get("Content-Type", ""),
             wait=wait,
             next_url=response.links.get("next", {}).get("url", ""),
             validator=(

@@ -82,7 +82,7 @@ def read(answer: Answer, day: date) -> list[PaperRecord | BadRecord]:
         listed = entries(content)
     except ValueError as error:
         raise Refused(f"{place}: {error}") from None
-    days = Counter(filter(None, map(_stated_day, listed)))
+    days = Counter(filter(None, map(_stated_day, listed)))  # of an earlier list, at weekends
     usual = days.most_common(1)[0][0] if days else day
     return [
         _record(entry, f"{place}, entry {number}", usual, answer.at)
@@ -142,6 +142,8 @@ def _record(
         return tuple(text for text in texts if text)
 
     listed_on = as_day(fields.get("submittedOnDailyAt")) or day
+    if observed_at and listed_on and listed_on > (observed_at + timedelta(days=1)).date():
+        return BadRecord(place, f"a wrong date: it would be listed on {listed_on}")
     if observed_at is None and listed_on:
         observed_at = datetime.combine(listed_on + timedelta(days=1), time(), tzinfo=UTC)
     code, project = as_url(fields.get("githubRepo")), as_url(fields.get("projectPage"))

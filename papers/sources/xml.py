@@ -39,10 +39,10 @@ def parsed(content: bytes, place: str) -> Element:
     Raises:
         BadAnswer: it is something else, or only its beginning.
     """
-    start = content[:1000].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if not start:
+    start = re.sub(rb"<!--.*?-->|<\?.*?\?>", b"", content[:1000].lower(), flags=re.S)
+    if not content.strip():
         raise BadAnswer(f"{place}: the answer is empty")
-    if re.match(rb"(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype html|html)\b", start, re.S):
+    if re.match(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html)\b", start):
         raise BadAnswer(f"{place}: a page in HTML instead of XML{_titled(content)}")
     parser = DefusedXMLParser(
         target=_Bounded(), forbid_dtd=True, forbid_entities=True, forbid_external=True
@@ -60,7 +60,7 @@ def parsed(content: bytes, place: str) -> Element:
 
 
 def _titled(content: bytes) -> str:
-    found = re.search(rb"<title[^>]*>([^<]{1,200})</title", content[:20_000], re.I)
+    found = re.search(rb"<title[^>]*>([^<]{1,200})</title", content[:5_000], re.I)
     return f": “{to_text(found[1].decode('utf-8', 'replace'))[:100]}”" if found else ""
 
 

@@ -58,6 +58,8 @@ def test_formulas_become_unicode(source: str, text: str) -> None:
         (r"\unknown{two}{words}", "two words"),
         (r"360{\deg}, {\Theta}(40K)", "360°, Θ(40K)"),
         (r"$p=1.3\\pm0.3$ of \β\\ decay", "p=1.3±0.3 of β decay"),
+        (r"Schr\\\"odinger, Jos\\'{e}, L\\'evy, M\\öbius", "Schrödinger, José, Lévy, Möbius"),
+        (r"a \\ 'quoted' line", "a 'quoted' line"),
         ("R&amp;D &lt; 3", "R&D < 3"),
     ],
 )  # fmt: skip
