@@ -119,8 +119,12 @@ def own_harvests(now: datetime) -> list[Harvest]:
         for one in newest_harvests()
         if one.source in Source.values
         and (one.retry_at or one.started_at) > since
-        and (one.retry_at is None or one.attempt >= ATTEMPTS_QUIET)
+        and not (_is_retried(one) and one.attempt < ATTEMPTS_QUIET)
     ]
+
+
+def _is_retried(harvest: Harvest) -> bool:
+    return harvest.state == Harvest.State.FAILED and harvest.retry_at is not None
 
 
 def trouble_of(harvest: Harvest, now: datetime) -> str:

@@ -93,10 +93,6 @@ class Window:
     since: date
     until: date | None = None
 
-    @property
-    def of_chain(self) -> bool:
-        return self.until is None or self.source == HUGGING_FACE
-
 
 def user_agent() -> str:
     """Who asks, and whom to write to about it."""

@@ -22,6 +22,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime
+from functools import lru_cache
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -30,10 +31,10 @@ from django.db.models import Q
 from django.utils import timezone
 
 from papers.models import Harvest, Paper, Signal, Source, SourceRecord
-from papers.sources import BadRecord, PaperRecord, Withdrawn
-from papers.sources.identifiers import title_key
+from papers.sources import BadRecord, PaperRecord, Withdrawn, identifiers
 
 T = TypeVar("T")
+title_key = lru_cache(maxsize=4096)(identifiers.title_key)  # asked of a title several times
 
 log = logging.getLogger(__name__)
 
@@ -302,7 +303,7 @@ class _Known:
         if row.record != old:
             row.seen_at = max(row.seen_at, at)
             self.heard[id(paper), source] = row
-        self._merge(paper, source, old)
+        self._merge(paper, source, old, stated)
         self.add(paper)
 
     def _remember(self, paper: Paper, said: dict[str, SourceRecord]) -> None:
@@ -313,15 +314,15 @@ class _Known:
         row = SourceRecord(paper=paper, source=source, record=record, seen_at=paper.created_at)
         said[source] = self.heard[id(paper), source] = row
 
-    def _merge(self, paper: Paper, source: str, old: Statement) -> None:
-        """Write into the paper what its sources say; `source` has spoken and said `old` before."""
+    def _merge(self, paper: Paper, source: str, old: Statement, stated: Statement) -> None:
+        """Write into the paper what its sources say; `source` says `stated` and said `old`."""
         rows = sorted(
             self.said[id(paper)].values(),
             key=lambda row: (PRECEDENCE.get(row.source, 5), row.source),
         )
         for name in STATED:
             if name in IDENTIFIERS:
-                self._identify(paper, name, old.get(name), self.said[id(paper)][source].record)
+                self._identify(paper, name, old.get(name), stated)
                 continue
             row = next((row for row in rows if _speaks_of(row, name)), None)
             if row is not None:

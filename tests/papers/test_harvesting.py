@@ -31,7 +31,7 @@ from papers.harvesting import (
 )
 from papers.models import Harvest, Paper, Signal, SourceAnswer, SourceHost, SourceRecord
 from papers.sources import Refused
-from papers.sources.recorded import Recorded, Saved
+from papers.sources.recorded import Behaviour, Recorded, Saved
 
 pytestmark = pytest.mark.django_db
 
@@ -75,7 +75,7 @@ def deleted(number: int) -> str:
 EXPIRED = b'<OAI-PMH><error code="badResumptionToken">expired</error></OAI-PMH>'
 
 
-def page(token: str, content: bytes, **options: Any) -> Saved:
+def page(token: str, content: bytes | Behaviour, **options: Any) -> Saved:
     query = f"resumptionToken={token}" if token else "metadataPrefix=arXivRaw"
     return Saved(f"/oai?verb=ListRecords&{query}", content, **options)
 
