@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
 from django.db.models import Q
-from django.utils.timesince import timesince
+from django.utils.timesince import timesince, timeuntil
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -30,6 +30,8 @@ FREEZE_LATE = timedelta(hours=2)
 FREEZE_EXPECTED = timedelta(minutes=10)
 HARVEST_LATE = timedelta(hours=26)
 HARVEST_HANGS = timedelta(hours=6)
+ATTEMPTS_QUIET = 3  # in a row until somebody is told
+SOURCE_ERRORS = "Unreachable|Busy|ServerFailed|Refused|CursorExpired|BadAnswer"
 MINUTES = 30
 STUCK = timedelta(minutes=MINUTES)  # of what should be done within one or two
 LOOKED_BACK = 14  # editions in whose deliveries trouble is looked for
@@ -94,33 +96,48 @@ def ago(moment: datetime, now: datetime) -> str:
 def source_of(harvest: Harvest) -> str:
     """The public name of where it came from: files have paths, which are nobody's business."""
     names = dict(Source.choices)
-    return str(names.get(harvest.source, "Files"))
+    name = str(names.get(harvest.source, "Files"))
+    return f"{name}, {harvest.part}" if harvest.part else name
 
 
 def newest_harvests() -> list[Harvest]:
-    """The last one of each source, by its name; whatever was read from files is one source."""
+    """The last one of each source and part, by their names; whatever was read from files is one
+    source."""
     named = Harvest.objects.filter(source__in=Source.values)
-    rows = list(named.order_by("source", "-started_at").distinct("source"))
+    rows = list(named.order_by("source", "part", "-started_at").distinct("source", "part"))
     files = Harvest.objects.exclude(source__in=Source.values).order_by("-started_at").first()
     return [*rows, files] if files else rows
 
 
 def own_harvests(now: datetime) -> list[Harvest]:
     """Of the newest ones, those that the service made by itself, lately: whoever reads files sees
-    how it goes, and a source that is given up is no news for ever."""
+    how it goes, and a source that is given up is no news for ever. That a source is away for a
+    moment is none either: it is asked again."""
     since = now - HARVEST_LATE
     return [
-        one for one in newest_harvests() if one.source in Source.values and one.started_at > since
+        one
+        for one in newest_harvests()
+        if one.source in Source.values
+        and (one.retry_at or one.started_at) > since
+        and not (_is_retried(one) and one.attempt < ATTEMPTS_QUIET)
     ]
+
+
+def _is_retried(harvest: Harvest) -> bool:
+    return harvest.state == Harvest.State.FAILED and harvest.retry_at is not None
 
 
 def trouble_of(harvest: Harvest, now: datetime) -> str:
     """What went wrong with a harvest, by the class of its error and no more; "" for nothing."""
     if harvest.state == Harvest.State.FAILED:
         last = harvest.errors[-1] if harvest.errors else ""
-        named = re.match(r"([A-Z]\w*(?:Error|Exception|Timeout|Refused|Unavailable))\b", last)
-        return f"failed ({named[1]})" if named else "failed"
-    if harvest.state == Harvest.State.RUNNING and now - harvest.started_at > HARVEST_HANGS:
+        named = re.match(rf"([A-Z]\w*(?:Error|Exception|Timeout)|{SOURCE_ERRORS})\b", last)
+        trouble = f"failed ({named[1]})" if named else "failed"
+        if harvest.retry_at is not None and harvest.retry_at > now:
+            trouble += f", tried again in {timeuntil(harvest.retry_at, now, depth=1)}"
+        return trouble.replace("\xa0", " ")
+    since = harvest.retry_at or harvest.started_at  # it may be taken up again for so long
+    if harvest.state == Harvest.State.RUNNING and now - since > HARVEST_HANGS:
         return "did not end"
     return ""
 

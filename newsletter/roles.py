@@ -14,6 +14,7 @@ CURATORS: Rights = {
         "edition": ("view", "add", "change", "freeze"),
         "editionpaper": ("view", "add", "change"),
         "signal": ("view",),
+        "sourcerecord": ("view",),
         "harvest": ("view",),
     },
     "newsletter": {"submission": ("view", "decide")},
@@ -24,6 +25,7 @@ OPERATORS: Rights = {
         "edition": ("view",),
         "editionpaper": ("view",),
         "signal": ("view",),
+        "sourcerecord": ("view",),
         "harvest": ("view",),
     },
     "newsletter": {

@@ -31,12 +31,21 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.views.decorators.http import require_POST
 
-from papers import boards, editions, notes, paths  # noqa: F401  (paths registers <day:…>)
+from papers import boards, editions, harvesting, ingest, notes, paths  # noqa: F401  (paths registers <day:…>)
 from papers.categories import CATEGORY_NAMES
-from papers.models import MOST_PINS, Edition, EditionPaper, Harvest, Paper, Signal, Source
+from papers.models import (
+    MOST_PINS,
+    Edition,
+    EditionPaper,
+    Harvest,
+    Paper,
+    Signal,
+    Source,
+    SourceRecord,
+)
 from papers.views import day_context
 
 MOST_RECORDS = 500  # of an edition's log, on one page
@@ -62,13 +71,18 @@ class SignalInline(NoHandWriting, admin.TabularInline[Signal, Paper]):
     extra = 0
 
 
+class SourceRecordInline(NoHandWriting, admin.TabularInline[SourceRecord, Paper]):
+    model = SourceRecord
+    extra = 0
+
+
 @admin.register(Paper)
 class PaperAdmin(admin.ModelAdmin[Paper]):
     list_display = ("title", "arxiv_id", "listing_day", "sources")
     list_filter = ("listing_day",)
     search_fields = ("title", "arxiv_id", "doi", "abstract")
     date_hierarchy = "listing_day"
-    inlines = (SignalInline,)
+    inlines = (SourceRecordInline, SignalInline)
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
         if isinstance(db_field, ArrayField):  # one a line: a comma is part of many a name
@@ -80,7 +94,15 @@ class PaperAdmin(admin.ModelAdmin[Paper]):
     def save_model(
         self, request: HttpRequest, obj: Paper, form: ModelForm[Paper], change: bool
     ) -> None:
+        was = Paper.objects.filter(pk=obj.pk).first()
         super().save_model(request, obj, form, change)
+        # A form calls some fields changed that are as they were.
+        changed = [
+            name
+            for name in form.changed_data
+            if was is None or getattr(was, name) != getattr(obj, name)
+        ]
+        ingest.keep_word(obj, changed, timezone.now())
         for edition in obj.editions.all():
             editions.touch(edition)
 
@@ -567,5 +589,36 @@ def _is_key(text: str) -> bool:
 
 @admin.register(Harvest)
 class HarvestAdmin(NoHandWriting, admin.ModelAdmin[Harvest]):
-    list_display = ("started_at", "source", "state", "read", "new", "updated", "skipped", "failed")
+    list_display = (
+        "started_at", "source", "part", "window", "state", "attempt", "retry_at",
+        "read", "new", "updated", "skipped", "failed", "last_error",
+    )  # fmt: skip
     list_filter = ("state",)
+    fields = (
+        "source", "part", "window", "state", "attempt", "retry_at", "started_at", "finished_at",
+        "read", "new", "updated", "skipped", "failed", "error_list", "cursor",
+    )  # fmt: skip
+    actions = ("try_again",)
+
+    @admin.display(description="Window")
+    def window(self, harvest: Harvest) -> str:
+        if harvest.since is None:
+            return ""
+        return f"{harvest.since} – {harvest.until or 'now'}"
+
+    @admin.display(description="Last error")
+    def last_error(self, harvest: Harvest) -> str:
+        return harvest.errors[-1][:200] if harvest.errors else ""
+
+    @admin.display(description="Errors")
+    def error_list(self, harvest: Harvest) -> str:
+        return format_html_join("", "<p>{}</p>", ((error,) for error in harvest.errors))
+
+    # For whoever may look: it is asked as politely as without, only earlier.
+    @admin.action(description="Try again now", permissions=["view"])
+    def try_again(self, request: HttpRequest, rows: QuerySet[Harvest]) -> None:
+        asked = harvesting.try_again(rows, timezone.now())
+        if asked:
+            messages.success(request, "Tried again within a minute, if a worker and beat run.")
+        else:
+            messages.warning(request, "None of these failed at one of HARVEST_SOURCES.")

@@ -315,10 +315,10 @@ def _read(ids: NDArray[np.int64], identity: str) -> tuple[NDArray[np.int64], NDA
         "COPY (SELECT paper_id, vector FROM papers_embedding WHERE encoder = %s "
         "AND vector IS NOT NULL AND paper_id = ANY(%s) ORDER BY paper_id) TO STDOUT (FORMAT BINARY)"
     )
-    with connection.cursor() as cursor:
-        # psycopg's own: the wrapper that Django puts around it with DEBUG on takes no values.
-        with cursor.cursor.copy(query, [identity, ids.tolist()]) as copy:
-            content = b"".join(copy)
+    values = [identity, ids.tolist()]
+    # psycopg's own cursor: the wrapper that Django puts around it with DEBUG on takes no values.
+    with connection.cursor() as cursor, cursor.cursor.copy(query, values) as copy:
+        content = b"".join(copy)
     header, trailer = 19, 2
     body = memoryview(content)[header:-trailer]
     if not len(body):

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from papers import ingest, politeness
@@ -92,10 +92,6 @@ class Window:
     part: str
     since: date
     until: date | None = None
-
-    @property
-    def of_chain(self) -> bool:
-        return self.until is None or self.source == HUGGING_FACE
 
 
 def user_agent() -> str:
@@ -291,8 +287,9 @@ def _keep(harvest: Harvest, page: Page) -> None:
 
 
 def _host(harvest: Harvest) -> str:
-    urls = {HUGGING_FACE: settings.HUGGINGFACE_URL, ARXIV: settings.ARXIV_OAI_URL}
-    url = settings.ARXIV_RSS_URL if harvest.part == FEED else urls[harvest.source]
+    url: str = settings.ARXIV_RSS_URL if harvest.part == FEED else settings.ARXIV_OAI_URL
+    if harvest.source == HUGGING_FACE:
+        url = settings.HUGGINGFACE_URL
     return urlsplit(url).netloc
 
 
@@ -387,6 +384,12 @@ def _claim_due(source: str, now: datetime, seen: set[int]) -> Harvest | None:
                     retry_at=now + LEASE,
                 )
     return None
+
+
+def try_again(rows: QuerySet[Harvest], now: datetime) -> int:
+    """Have failed harvests tried at the next tick; returns how many there are."""
+    sources = settings.HARVEST_SOURCES
+    return rows.filter(source__in=sources, state=S.FAILED).update(retry_at=now)
 
 
 def parts_of(source: str) -> list[str]:

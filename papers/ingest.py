@@ -22,6 +22,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime
+from functools import lru_cache
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -30,10 +31,10 @@ from django.db.models import Q
 from django.utils import timezone
 
 from papers.models import Harvest, Paper, Signal, Source, SourceRecord
-from papers.sources import BadRecord, PaperRecord, Withdrawn
-from papers.sources.identifiers import title_key
+from papers.sources import BadRecord, PaperRecord, Withdrawn, identifiers
 
 T = TypeVar("T")
+title_key = lru_cache(maxsize=4096)(identifiers.title_key)  # asked of a title several times
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,12 @@ MERGED = (
     *STATED, "title_key", "summary_source", "listing_day", "versions", "withdrawn_on", "sources",
 )  # fmt: skip
 # Whose word counts first; a source not named here comes before a listing, which has no fields.
-PRECEDENCE = {Source.CURATOR: 0, Source.ARXIV: 1, Source.HUGGING_FACE: 2, Source.LISTING: 9}
+PRECEDENCE: dict[str, int] = {
+    Source.CURATOR: 0,
+    Source.ARXIV: 1,
+    Source.HUGGING_FACE: 2,
+    Source.LISTING: 9,
+}
 # One voice each, whose newest word replaces its older one.
 SPEAKS = {Source.CURATOR, Source.ARXIV, Source.HUGGING_FACE}
 # What these say of the abstract is the paper's, be it the shorter one.
@@ -213,6 +219,24 @@ def _merged(paper: Paper) -> list[Any]:
     return [getattr(paper, name) for name in MERGED]
 
 
+def keep_word(paper: Paper, names: Collection[str], now: datetime) -> None:
+    """Keep what a curator changed of a paper, so that no source says otherwise later."""
+    stated: Statement = {}
+    for name in (*STATED, "withdrawn_on"):
+        if name in names:
+            value = getattr(paper, name)
+            stated[name] = value.isoformat() if isinstance(value, date) else value
+    if "listing_day" in names:
+        stated["listed_on"] = paper.listing_day.isoformat()
+    if not stated:
+        return
+    row, _ = SourceRecord.objects.get_or_create(
+        paper=paper, source=Source.CURATOR, defaults={"record": {}, "seen_at": now}
+    )
+    row.record, row.seen_at = {**row.record, **stated}, now
+    row.save()
+
+
 class _Known:
     """The papers that a batch may mean, by identifier and by title, and what was said of them."""
 
@@ -279,7 +303,7 @@ class _Known:
         if row.record != old:
             row.seen_at = max(row.seen_at, at)
             self.heard[id(paper), source] = row
-        self._merge(paper, source, old)
+        self._merge(paper, source, old, stated)
         self.add(paper)
 
     def _remember(self, paper: Paper, said: dict[str, SourceRecord]) -> None:
@@ -290,30 +314,31 @@ class _Known:
         row = SourceRecord(paper=paper, source=source, record=record, seen_at=paper.created_at)
         said[source] = self.heard[id(paper), source] = row
 
-    def _merge(self, paper: Paper, source: str, old: Statement) -> None:
-        """Write into the paper what its sources say; `source` has spoken and said `old` before."""
+    def _merge(self, paper: Paper, source: str, old: Statement, stated: Statement) -> None:
+        """Write into the paper what its sources say; `source` says `stated` and said `old`."""
         rows = sorted(
             self.said[id(paper)].values(),
             key=lambda row: (PRECEDENCE.get(row.source, 5), row.source),
         )
         for name in STATED:
             if name in IDENTIFIERS:
-                self._identify(paper, name, old.get(name), self.said[id(paper)][source].record)
+                self._identify(paper, name, old.get(name), stated)
                 continue
-            row = next((row for row in rows if row.record.get(name)), None)
+            row = next((row for row in rows if _speaks_of(row, name)), None)
             if row is not None:
                 value = row.record[name]
-                setattr(paper, name, date.fromisoformat(value) if name in DATES else value)
+                dated = name in DATES and value
+                setattr(paper, name, date.fromisoformat(value) if dated else value)
                 if name == "summary":
                     paper.summary_source = row.source
-        if not any(row.record.get("abstract") for row in rows if row.source in KNOWS_ABSTRACT):
+        if not any(_speaks_of(row, "abstract") for row in rows if row.source in KNOWS_ABSTRACT):
             paper.abstract = max((row.record.get("abstract", "") for row in rows), key=len)
         paper.title_key = title_key(paper.title)
         self._list(paper, old, rows)
         versions = _folded(*(row.record.get("versions", []) for row in reversed(rows)))
         paper.versions = versions or paper.versions
-        gone = [row.record["withdrawn_on"] for row in rows if row.record.get("withdrawn_on")]
-        paper.withdrawn_on = date.fromisoformat(gone[0]) if gone else None
+        gone = [row.record["withdrawn_on"] for row in rows if _speaks_of(row, "withdrawn_on")]
+        paper.withdrawn_on = date.fromisoformat(gone[0]) if gone and gone[0] else None
         if source not in paper.sources:
             paper.sources = [*paper.sources, source]
 
@@ -330,8 +355,11 @@ class _Known:
         if Source.PAPERROUND in paper.sources:
             return  # a reader's submission: editions.list_next put it on a later day
         days = [date.fromisoformat(day) for row in rows if (day := row.record.get("listed_on"))]
+        curator = next((row for row in rows if row.source == Source.CURATOR), None)
+        if curator is not None and (day := curator.record.get("listed_on")):
+            paper.listing_day = date.fromisoformat(day)
         # Who listed it on this day may say that it was another.
-        if days and old.get("listed_on") == paper.listing_day.isoformat():
+        elif days and old.get("listed_on") == paper.listing_day.isoformat():
             paper.listing_day = min(days)
         else:
             paper.listing_day = min([paper.listing_day, *days])
@@ -343,6 +371,11 @@ class _Known:
             unique_fields=["paper", "source"],
             update_fields=["record", "seen_at"],
         )
+
+
+def _speaks_of(row: SourceRecord, name: str) -> bool:
+    """Whether it states that field; a curator alone can say that there is nothing to state."""
+    return bool(row.record.get(name)) or (row.source == Source.CURATOR and name in row.record)
 
 
 def _same_authors(known: Sequence[str], stated: Sequence[str]) -> bool:

@@ -20,7 +20,12 @@ os.environ.update(
         "ADDRESS_HASH_KEY": "only-for-tests-and-long-enough-to-hash-every-address",
         # The development machine's Redis is shared: these keep its keys and its worker apart.
         "REDIS_KEY_PREFIX": "paperround-test:",
+        # No test leaves this machine: nobody listens there.
         "HARVEST_SOURCES": "",
+        "ARXIV_OAI_URL": "http://127.0.0.1:9/oai",
+        "ARXIV_API_URL": "http://127.0.0.1:9/api",
+        "ARXIV_RSS_URL": "http://127.0.0.1:9/rss",
+        "HUGGINGFACE_URL": "http://127.0.0.1:9/daily_papers",
         "SITE_URL": "http://testserver",
         "POSTAL_ADDRESS": "Paperround, 1 Example Street, Exampletown",
         "CONTACT_ADDRESS": "contact@papers.example",

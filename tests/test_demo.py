@@ -25,6 +25,8 @@ def demo(*options: str) -> subprocess.CompletedProcess[str]:
 def test_the_demo_delivers_a_mail_to_each_sample_subscriber() -> None:
     done = demo()
     assert done.returncode == 0, done.stderr
+    assert "Hugging Face Daily Papers: 78 read, 78 new" in done.stdout  # over the network
+    assert "152 read, 74 new" in done.stdout
     assert "6 mails delivered" in done.stdout
 
 
@@ -34,6 +36,7 @@ def test_the_demo_takes_your_own_files_however_old(tmp_path: Path) -> None:
     done = demo("--papers", str(tmp_path / "mine.jsonl"))
     assert done.returncode == 0, done.stderr
     assert "A paper of mine" in done.stdout
+    assert "Hugging Face" not in done.stdout
 
 
 def test_the_demo_says_what_is_wrong_with_a_missing_file() -> None:

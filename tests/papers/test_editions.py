@@ -102,6 +102,22 @@ def test_an_open_edition_collects_what_arrives_and_keeps_what_was_curated() -> N
     assert Edition.objects.count() == 1
 
 
+def test_a_paper_that_its_source_took_back_is_in_no_new_edition() -> None:
+    kept, gone = make_paper("Kept"), make_paper("Taken back")
+    edition = editions.open_edition(TODAY)
+    assert titles(edition) == {"Kept", "Taken back"}
+    Paper.objects.filter(pk=gone.pk).update(withdrawn_on=TODAY)
+    assert titles(frozen()) == {kept.title}
+    assert not editions.candidates_for(TODAY).exists()
+
+
+def test_a_paper_that_was_taken_back_cannot_be_added_either() -> None:
+    make_paper("Taken back", arxiv_id="2505.24864", withdrawn_on=TODAY)
+    edition = editions.open_edition(TODAY)
+    with pytest.raises(editions.CurationError, match="was withdrawn by its source"):
+        editions.add_paper(edition, identifier="2505.24864")
+
+
 def test_a_day_without_papers_is_an_empty_edition_with_its_reason() -> None:
     edition = frozen()
     assert edition.state == Edition.State.EMPTY

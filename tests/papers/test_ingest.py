@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from papers import ingest as ingest_module
-from papers.ingest import BATCH, Summary, ingest
+from papers.ingest import BATCH, Summary, ingest, keep_word
 from papers.models import Harvest, Paper, Signal
-from papers.sources import BadRecord, PaperRecord
+from papers.sources import BadRecord, PaperRecord, Version, Withdrawn
+from tests.factories import make_paper
 
 pytestmark = pytest.mark.django_db
 
@@ -49,7 +51,7 @@ FILED = PaperRecord(
 )
 
 
-def bring(*records: PaperRecord | BadRecord, now: datetime = NOW) -> Summary:
+def bring(*records: PaperRecord | BadRecord | Withdrawn, now: datetime = NOW) -> Summary:
     return ingest(records, source="test", now=now)
 
 
@@ -396,3 +398,131 @@ def test_daily_papers_before_the_listings_are_the_same_papers(data: Path) -> Non
     assert Paper.objects.count() == 1219
     import_papers(data / "listings")
     assert Paper.objects.count() == 1623
+
+
+# What each source said
+
+
+def said(paper: Paper) -> dict[str, dict[str, Any]]:
+    return {row.source: row.record for row in paper.source_records.all()}
+
+
+ARXIV = PaperRecord(
+    "arxiv",
+    "Attention over sparse graphs",
+    abstract="As arXiv has it.",
+    arxiv_id="2611.00001",
+    authors=("Ada Alvarez", "Bo Berg"),
+    categories=("cs.LG",),
+    listed_on=date(2026, 11, 17),
+    versions=(Version(1, date(2026, 11, 16)),),
+    licence="http://creativecommons.org/licenses/by/4.0/",
+    comment="9 pages",
+)
+
+
+def test_what_each_source_said_is_kept_beside_the_paper() -> None:
+    bring(LISTED, DAILY, FILED, ARXIV)
+    paper = Paper.objects.get()
+    assert {source: record["title"] for source, record in said(paper).items()} == {
+        "listing": LISTED.title, "huggingface": DAILY.title, "file": FILED.title,
+        "arxiv": ARXIV.title,
+    }  # fmt: skip
+    assert said(paper)["file"]["published_on"] == "2026-11-17"
+    assert "counters" not in said(paper)["huggingface"]  # they are signals
+    assert (paper.licence, paper.comment) == (ARXIV.licence, "9 pages")
+
+
+def test_the_word_of_arxiv_comes_first_in_any_order() -> None:
+    seen = []
+    for order in itertools.permutations([LISTED, DAILY, FILED, ARXIV]):
+        Paper.objects.all().delete()
+        for record in order:
+            bring(record)
+        row = Paper.objects.values().get()
+        own = {"id", "uuid", "created_at", "updated_at", "sources"}
+        facts: dict[str, Any] = {name: value for name, value in row.items() if name not in own}
+        seen.append({**facts, "sources": sorted(row["sources"])})
+    assert all(row == seen[0] for row in seen)
+    assert (seen[0]["abstract"], seen[0]["categories"]) == ("As arXiv has it.", ["cs.LG"])
+
+
+def test_a_source_corrects_itself_field_by_field() -> None:
+    bring(ARXIV, DAILY)
+    corrected = replace(
+        ARXIV,
+        title="Attention over dense graphs",
+        abstract="Shorter.",
+        comment="",
+        versions=(Version(2, date(2026, 11, 19)),),
+    )
+    assert bring(corrected, now=LATER).updated == 1
+    paper = Paper.objects.get()
+    assert (paper.title, paper.title_key) == (corrected.title, "attention over dense graphs")
+    assert (paper.abstract, paper.comment) == ("Shorter.", "9 pages")
+    assert [version["number"] for version in paper.versions] == [1, 2]
+    assert bring(corrected, now=LATER + timedelta(hours=1)).updated == 0
+
+
+def test_a_saved_answer_does_not_undo_what_was_said_later() -> None:
+    newer = replace(DAILY, summary="Newer.", observed_at=LATER)
+    for order in ((DAILY, newer), (newer, DAILY)):
+        Paper.objects.all().delete()
+        bring(*order)
+        assert Paper.objects.get().summary == "Newer."
+        assert bring(*order, now=LATER + timedelta(days=1)).updated == 0
+
+
+def test_a_row_from_before_there_were_records_is_what_its_source_said() -> None:
+    paper = make_paper("Attention over sparse graphs", url="https://example.org/a", listing_day=NOW)
+    bring(ARXIV)
+    paper.refresh_from_db()
+    assert said(paper)["file"]["url"] == paper.url == "https://example.org/a"
+    assert paper.abstract == "As arXiv has it."
+
+
+def test_what_a_curator_changed_stays() -> None:
+    bring(ARXIV)
+    paper = Paper.objects.get()
+    paper.title, paper.comment, paper.listing_day = "By hand", "", date(2026, 11, 20)
+    paper.save()
+    keep_word(paper, ["title", "comment", "listing_day"], LATER)
+    bring(replace(ARXIV, comment="10 pages", abstract="New."), now=LATER)
+    paper.refresh_from_db()
+    assert (paper.title, paper.comment, paper.abstract) == ("By hand", "", "New.")
+    assert paper.listing_day == date(2026, 11, 20)
+
+
+def test_one_doi_on_two_eprints_is_a_slip_of_one_of_them() -> None:
+    other = replace(ARXIV, title="Another", arxiv_id="2611.00002", doi="10.1000/graphs")
+    bring(replace(ARXIV, doi="10.1000/graphs"), other)
+    assert list(Paper.objects.order_by("id").values_list("arxiv_id", "doi")) == [
+        ("2611.00001", "10.1000/graphs"),
+        ("2611.00002", None),
+    ]
+    assert bring(replace(other, doi="", title="Another one"), now=LATER).updated == 1
+
+
+@pytest.mark.parametrize("name", ["A. Alvarez", "Alvarez, Ada", "ADA ÁLVAREZ"])
+def test_an_author_is_the_same_however_the_name_is_written(name: str) -> None:
+    bring(titled("Introduction", authors=("Ada Alvarez",)), titled("Introduction", authors=(name,)))
+    assert Paper.objects.count() == 1
+
+
+def test_a_record_that_only_updates_makes_no_paper() -> None:
+    revision = replace(ARXIV, only_updates=True, listed_on=None, comment="Revised.")
+    assert (bring(revision).skipped, Paper.objects.count()) == (1, 0)
+    bring(ARXIV)
+    assert bring(revision, now=LATER).updated == 1
+    assert Paper.objects.get().listing_day == ARXIV.listed_on
+
+
+def test_a_paper_that_was_taken_back_stays_so_until_its_source_has_it_again() -> None:
+    gone = Withdrawn("arxiv", "2611.00001")
+    bring(ARXIV, DAILY)
+    assert bring(ARXIV, gone).updated == 1
+    assert bring(ARXIV, gone, now=LATER).updated == 0
+    bring(replace(DAILY, summary="Still listed."), now=LATER)
+    assert Paper.objects.get().withdrawn_on == NOW.date()
+    bring(ARXIV, now=LATER)
+    assert Paper.objects.get().withdrawn_on is None

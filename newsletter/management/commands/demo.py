@@ -6,6 +6,7 @@ start, so that it touches nothing of yours.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 from argparse import ArgumentParser
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -31,6 +33,9 @@ from newsletter import inbox
 from newsletter.models import Subscriber
 from papers import editions
 from papers.models import Paper
+from papers.sources import PaperRecord, files
+from papers.sources.huggingface import DAILY
+from papers.sources.recorded import Recorded, Saved
 
 INSIDE = "PAPERROUND_DEMO"  # set once the environment is the demo's
 SAMPLE_PAPERS = settings.BASE_DIR / "papers" / "sample" / "papers.jsonl"
@@ -39,8 +44,8 @@ SAMPLE_SUBSCRIBERS = settings.BASE_DIR / "newsletter" / "sample" / "subscribers.
 
 class Command(BaseCommand):
     help = (
-        "Load papers, freeze today's edition, mail a handful of sample subscribers, then serve the "
-        "site, a worker and beat until Ctrl-C."
+        "Harvest papers, freeze today's edition, mail a handful of sample subscribers, then serve "
+        "the site, a worker and beat until Ctrl-C."
     )
     requires_system_checks = []
 
@@ -54,10 +59,14 @@ class Command(BaseCommand):
         if not papers.exists():
             raise CommandError(f"No such file or folder: {papers}")
         if INSIDE not in os.environ:
-            self._enter(_free_port(options["port"]))
-        self._run(papers, once=options["once"])
+            self._enter(_free_port(options["port"]), own_papers=papers != SAMPLE_PAPERS)
+        with ExitStack() as until_the_end:
+            if papers == SAMPLE_PAPERS:
+                port = urlsplit(settings.HUGGINGFACE_URL).port or 0
+                until_the_end.enter_context(Recorded(_daily_papers(), port))
+            self._run(papers, once=options["once"])
 
-    def _enter(self, port: int) -> None:
+    def _enter(self, port: int, *, own_papers: bool) -> None:
         """Start again in the demo's own environment."""
         url = urlsplit(os.environ["DATABASE_URL"])
         name = f"{url.path.lstrip('/')}_demo"
@@ -77,6 +86,8 @@ class Command(BaseCommand):
             "DEV_INBOX": str(settings.VAR_DIR / "demo-inbox"),
             "EMAIL_BACKEND": "newsletter.inbox.MaildirBackend",
             "SITE_URL": f"http://127.0.0.1:{port}",
+            "HARVEST_SOURCES": "" if own_papers else "huggingface",
+            "HUGGINGFACE_URL": f"http://127.0.0.1:{_free_port(port + 50)}/api/daily_papers",
             "LOG_LEVEL": os.environ.get("LOG_LEVEL", "WARNING"),
             "CONTACT_ADDRESS": settings.CONTACT_ADDRESS or "editors@example.org",
             "POSTAL_ADDRESS": settings.POSTAL_ADDRESS or "Paperround demo, 1 Example Street",
@@ -88,6 +99,9 @@ class Command(BaseCommand):
         started = time.monotonic()
         self._say("Tables")
         call_command("migrate", verbosity=0)
+        if papers == SAMPLE_PAPERS:
+            self._say("Today's list, from a server here that speaks Hugging Face's API")
+            call_command("harvest", "huggingface")
         self._say(f"Papers from {papers.name}")
         call_command("import_papers", str(papers))
         self._say("Sample subscribers")
@@ -168,6 +182,30 @@ class Command(BaseCommand):
     def _say(self, step: str) -> None:
         self.stdout.write(self.style.MIGRATE_HEADING(f"▸ {step}"))
         self.stdout.flush()
+
+
+def _daily_papers() -> list[Saved]:
+    """The sample's counted papers as today's list; of every other day, an empty one."""
+    today = timezone.now().date()
+    counted = [
+        {
+            "paper": {
+                "id": record.arxiv_id,
+                "title": record.title,
+                "summary": record.abstract,
+                "authors": [{"name": name} for name in record.authors],
+                "publishedAt": f"{record.published_on}T00:00:00.000Z",
+                "submittedOnDailyAt": f"{today}T00:00:00.000Z",
+                "upvotes": record.counters.get("upvotes", 0),
+                "githubRepo": record.code_url,
+            },
+            "numComments": record.counters.get("comments", 0),
+        }
+        for record in files.read([SAMPLE_PAPERS])
+        if isinstance(record, PaperRecord) and record.counters
+    ]
+    answer = json.dumps(counted).encode()
+    return [Saved(DAILY, b"[]"), Saved(f"{DAILY}?date={today}", answer)]
 
 
 def _free_port(wanted: int) -> int:

@@ -112,7 +112,9 @@ class Command(BaseCommand):
     def _progress(self, harvest: Harvest, page: Page) -> None:
         if harvest.state != Harvest.State.DONE:
             of = f" of {page.total:,}" if page.total else ""
-            self._say(f"  {harvest.read:,}{of} read, {harvest.new:,} new …")
+            # The cursor of a list of days begins with one.
+            then = f", then {page.cursor[:10]}" if harvest.source == HUGGING_FACE else ""
+            self._say(f"  {harvest.read:,}{of} read, {harvest.new:,} new{then} …")
 
     def _say(self, line: str) -> None:
         self.stdout.write(line)
