@@ -316,7 +316,7 @@ class _Round:
                 continue
             try:
                 message = composer.compose(delivery)
-                message.message()  # what cannot be written as a mail shows here, while it is here
+                message.written()  # what cannot be written as a mail shows here, while it is here
             except mail.NothingToSend as nothing:
                 stopped = _must_not_leave(delivery)
                 why = {} if stopped else {"skip_reason": str(nothing)}

@@ -16,6 +16,7 @@ from django.core.mail.backends.smtp import EmailBackend
 from django.core.mail.message import sanitize_address
 
 from newsletter import addresses
+from newsletter.mime import PreparedMessage
 
 # An address that Django's sanitize_address leaves as it is.
 PLAIN = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
@@ -64,9 +65,15 @@ class SmtpBackend(EmailBackend):
             address if PLAIN.fullmatch(address) else _sanitized(address, encoding)
             for address in (email_message.from_email, *email_message.recipients())
         )
-        written = email_message.message().as_bytes(linesep="\r\n")  # type: ignore[call-arg]
-        self.connection.sendmail(sender, recipients, written)  # type: ignore[union-attr]
+        self.connection.sendmail(sender, recipients, written(email_message))  # type: ignore[union-attr]
         return True
+
+
+def written(message: EmailMessage) -> bytes:
+    """A message as it goes over the wire, but for the stuffing of dots."""
+    if isinstance(message, PreparedMessage):
+        return message.written()
+    return bytes(message.message().as_bytes(linesep="\r\n"))  # type: ignore[call-arg]
 
 
 @lru_cache(maxsize=64)

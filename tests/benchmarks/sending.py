@@ -183,10 +183,7 @@ def write_messages(folder: Path) -> int:
         for one in messages
     ]
     (folder / "parts").write_bytes(pickle.dumps(parts))
-    written = [
-        (one.to[0], one.message().as_bytes(linesep="\r\n"))  # type: ignore[call-arg]
-        for one in messages
-    ]
+    written = [(one.to[0], one.written()) for one in messages]
     for process in range(PROCESSES):
         (folder / str(process)).write_bytes(pickle.dumps(written[process::PROCESSES]))
     return int(statistics.median(len(message) for _, message in written))
