@@ -3,6 +3,7 @@ known already."""
 
 from __future__ import annotations
 
+import re
 from binascii import b2a_qp
 from collections.abc import Iterable, Sequence
 from email.utils import formatdate
@@ -13,6 +14,7 @@ from django.conf import settings
 from django.core.mail import EmailMultiAlternatives
 from django.core.mail.message import forbid_multi_line_headers
 
+DOTS = re.compile(rb"^\.+", re.MULTILINE)
 BOUNDARY = "=_paperround"  # "=_" is in no quoted-printable text
 _PART = (
     f"--{BOUNDARY}\r\n"
@@ -33,7 +35,8 @@ END = f"\r\n--{BOUNDARY}--\r\n".encode()
 
 class Piece(NamedTuple):
     """Some text, and the same in quoted-printable: lines of at most 76 characters that end in CRLF,
-    the last one of at most 75, so that a soft line break can follow."""
+    the last one of at most 75, so that a soft line break can follow. No line begins with a dot, so
+    that SMTP need not double it."""
 
     text: str
     encoded: bytes
@@ -45,6 +48,8 @@ def piece(text: str) -> Piece:
     # The letter behind it is encoded along, for the room of the soft line break, and since a blank
     # would be written as =20 before the end.
     encoded = b2a_qp(f"{text}x".encode(), istext=True)[:-1]
+    if encoded.startswith(b".") or b"\n." in encoded:
+        encoded = DOTS.sub(lambda dots: b"=2E=\n" * len(dots[0]), encoded)
     return Piece(text, encoded.replace(b"\n", b"\r\n"))
 
 
@@ -103,7 +108,7 @@ class PreparedMessage(EmailMultiAlternatives):
         self._alternatives = parts
 
     def written(self) -> bytes:
-        """The whole mail as it goes over the wire, but for the stuffing of dots.
+        """The whole mail as it goes over the wire, but for the doubling of dots.
 
         Raises:
             BadHeaderError: a header would be several lines.

@@ -12,14 +12,12 @@ from threading import Thread
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, User
-from django.core.mail import get_connection
-from django.core.mail.backends.base import BaseEmailBackend
 from django.db import IntegrityError, transaction
 from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from newsletter import delivery, picks, subscriptions
+from newsletter import delivery, picks, provider, subscriptions
 from newsletter.delivery import MOVES, move, send_planned
 from newsletter.models import Delivery, Subscriber, Suppression
 from newsletter.sending import Walk
@@ -305,7 +303,7 @@ def test_the_delays_between_tries_grow() -> None:
         one = the_delivery()
         lease = timezone.now()
         Delivery.objects.filter(pk=one.pk).update(state=State.CLAIMED, lease_until=lease)
-        one.attempts = attempts
+        one.attempts, one.lease_until = attempts, lease
         delivery._later(one, State.CLAIMED, "later")
         until = the_delivery().not_before
         assert until is not None
@@ -352,13 +350,12 @@ def composed_for(*addresses: str) -> Iterator[tuple[Edition, delivery._Round, de
     edition = planned_for(*addresses)
     batch = delivery._claim(timezone.now(), None, Walk())
     assert batch is not None
-    servers: list[BaseEmailBackend] = [get_connection()]
     tally = delivery.Tally()
-    sender = delivery._Round(batch, delivery._Sessions(servers, delivery._AtOnce()), tally)
-    sender._compose(batch)
-    sender._batch = []
-    yield edition, sender, tally
-    delivery.close(servers[0])
+    with provider.sessions(1) as sessions:
+        sender = delivery._Round(batch, sessions, tally)
+        sender._compose(batch)
+        sender._batch = []
+        yield edition, sender, tally
 
 
 def test_a_paper_hidden_while_its_mail_was_composed_is_in_no_mail(smtp: SmtpServer) -> None:
