@@ -415,9 +415,30 @@ def test_with_no_mail_server_nobody_waits_for_a_lease_over_several_connections_e
     test_with_no_mail_server_everything_stays_planned(settings)
 
 
-def test_a_mail_costs_one_statement(
-    smtp: SmtpServer, django_assert_max_num_queries: Callable[..., AbstractContextManager[object]]
+@pytest.mark.parametrize(("connections", "statements"), [(1, 40), (10, 20)])
+def test_a_mail_costs_one_statement_and_those_of_several_sessions_share_it(
+    smtp: SmtpServer,
+    settings: Settings,
+    django_assert_max_num_queries: Callable[..., AbstractContextManager[object]],
+    connections: int,
+    statements: int,
 ) -> None:
+    settings.SEND_CONNECTIONS = connections
     planned_for(*(f"reader{n}@example.org" for n in range(40)))
-    with django_assert_max_num_queries(40 + 30):
+    with django_assert_max_num_queries(statements + 30):
         assert send_planned().sent == 40
+
+
+def test_what_is_in_another_workers_hand_is_not_moved(smtp: SmtpServer) -> None:
+    """By clocks that are wrong a lease runs out under its holder, and the next one holds it."""
+    planned_for("alice@example.org")
+    [ours] = delivery._claim(timezone.now(), None, Walk()) or []
+    theirs = timezone.now() + timedelta(hours=1)
+    Delivery.objects.update(state=State.HANDED_OVER, handed_over_at=theirs, lease_until=theirs)
+    for target in (State.PLANNED, State.FAILED, State.UNKNOWN):
+        assert not move(ours, State.HANDED_OVER, target, lease_until=None)
+    letter = delivery._Letter(ours, None, sent_at=timezone.now())
+    assert delivery._settle_and_hand_over([letter], []) == (set(), set())
+    Delivery.objects.update(state=State.CLAIMED)
+    assert delivery._settle_and_hand_over([], [letter]) == (set(), set())
+    assert the_delivery().lease_until == theirs
