@@ -4,7 +4,6 @@ paths of our own mails."""
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import uuid
 
@@ -92,4 +91,4 @@ def _keyed(text: str) -> str:
         if not settings.DEBUG:
             raise ImproperlyConfigured("ADDRESS_HASH_KEY must be set; see README's settings.")
         key = "only-for-development"
-    return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(key.encode(), text.encode(), "sha256").hex()

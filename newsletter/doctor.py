@@ -26,7 +26,7 @@ from django.utils import timezone
 from kombu.exceptions import OperationalError
 from redis import RedisError
 
-from newsletter import delivery, health, links, sender_domain
+from newsletter import health, links, provider, sender_domain
 from newsletter.findings import Finding, Level, error, ok, several, warning
 from newsletter.models import RankingModel
 from papers import embeddings, encoders
@@ -449,15 +449,15 @@ def test_mail(address: str) -> Finding:
     server = get_connection()
     try:
         server.open()
-        delivery.hand_over(message, server)
-    except delivery.Refused as refused:
+        provider.hand_over(message, server)
+    except provider.Refused as refused:
         return error(
             "test mail",
             f"It was refused: {refused}",
             "Mails to readers may be refused likewise.",
             "The server's words above say why.",
         )
-    except (delivery.OutcomeUnknown, OSError) as problem:
+    except (provider.OutcomeUnknown, OSError) as problem:
         return error(
             "test mail",
             f"It is not known to have left: {problem}",
@@ -466,5 +466,5 @@ def test_mail(address: str) -> Finding:
             "reached from here.",
         )
     finally:
-        delivery.close(server)
+        provider.close(server)
     return ok("test mail", "The mail server has taken it.", "Look for it, in the spam folder too.")

@@ -9,14 +9,19 @@ are still honoured.
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import struct
+import time
 import uuid
 from datetime import timedelta
 from enum import StrEnum
+from functools import lru_cache
 
 from django.conf import settings
 from django.core import signing
 from django.urls import reverse
+from django.utils.encoding import force_bytes
 
 from newsletter.models import Delivery, Subscriber
 
@@ -73,11 +78,36 @@ def _lifetime(purpose: Purpose) -> timedelta | None:
             return None  # until its reader asks for another address
 
 
+class _Signer(signing.TimestampSigner):
+    """Django's, with what does not differ from one token to the next computed once: a mail has as
+    many tokens as papers."""
+
+    def timestamp(self) -> str:
+        return _b62(int(time.time()))
+
+    def signature(self, value: str | bytes, key: str | bytes | None = None) -> str:
+        derived = _derived(force_bytes(self.salt) + b"signer", key or self.key)
+        return signing.b64_encode(hmac.digest(derived, force_bytes(value), "sha256")).decode()
+
+
+_b62 = lru_cache(maxsize=4)(signing.b62_encode)
+
+
+@lru_cache(maxsize=64)
+def _derived(salt: bytes, key: str | bytes) -> bytes:
+    """The key that django.utils.crypto.salted_hmac makes of a salt and a secret."""
+    return hashlib.sha256(salt + force_bytes(key)).digest()
+
+
 def _signer(purpose: Purpose) -> signing.Signer:
-    salt = f"paperround.{purpose}"
     if purpose == Purpose.FEED:  # one address, whenever it is shown
-        return signing.Signer(salt=salt, sep=".")
-    return signing.TimestampSigner(salt=salt, sep=".")
+        return signing.Signer(salt=f"paperround.{purpose}", sep=".")
+    return _signer_by(purpose, settings.SECRET_KEY, tuple(settings.SECRET_KEY_FALLBACKS))
+
+
+@lru_cache(maxsize=16)
+def _signer_by(purpose: Purpose, key: str, fallbacks: tuple[str, ...]) -> _Signer:
+    return _Signer(key=key, fallback_keys=list(fallbacks), salt=f"paperround.{purpose}", sep=".")
 
 
 def token(subscriber: uuid.UUID, purpose: Purpose, number: int = 0) -> str:

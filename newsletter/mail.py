@@ -164,6 +164,11 @@ def reason_text(code: Delivery.Reason, detail: str, titles: Mapping[str, str] | 
         title = cut((titles or {}).get(detail, ""), LONGEST_QUOTED)
         close = f"Close to “{title}”," if title else "Close to a paper"
         return f"{close} {CLOSE_TO[code]}"
+    return _reason(code, detail)
+
+
+@lru_cache(maxsize=4_096)
+def _reason(code: Delivery.Reason, detail: str) -> str:
     match code:
         case Delivery.Reason.PINNED:
             return "Chosen by the editors"
@@ -187,8 +192,13 @@ def reason_text(code: Delivery.Reason, detail: str, titles: Mapping[str, str] | 
 
 
 def subject_of(picks: list[Pick]) -> str:
-    lead = cut(header(picks[0].paper.title), LONGEST_SUBJECT_TITLE)
-    return f"{lead}, and {len(picks) - 1} more" if len(picks) > 1 else lead
+    return _subject(picks[0].paper.title, len(picks) - 1)
+
+
+@lru_cache(maxsize=4_096)
+def _subject(title: str, more: int) -> str:
+    lead = cut(header(title), LONGEST_SUBJECT_TITLE)
+    return f"{lead}, and {more} more" if more else lead
 
 
 def message_id(delivery: Delivery) -> str:
@@ -196,7 +206,7 @@ def message_id(delivery: Delivery) -> str:
     return f"<{delivery.uuid}@{settings.SITE_HOST}>"
 
 
-def compose(delivery: Delivery) -> EmailMultiAlternatives:
+def compose(delivery: Delivery) -> PreparedMessage:
     """The mail of a delivery.
 
     Raises:
@@ -276,7 +286,7 @@ class Composer:
             if paper_id in candidates
         ]
 
-    def compose(self, delivery: Delivery) -> EmailMultiAlternatives:
+    def compose(self, delivery: Delivery) -> PreparedMessage:
         """The mail of one of them.
 
         Raises:
@@ -289,16 +299,17 @@ class Composer:
         subject = subject_of(picks)
         second = picks[1].paper.title if len(picks) > 1 else ""
         unsubscribe = links.token(subscriber.uuid, Purpose.UNSUBSCRIBE)
-        text, marked_up = self._sheets[_chosen(delivery)].put_together(
+        sheet = self._sheets[_chosen(delivery)]
+        text, marked_up = sheet.put_together(
             delivery,
             picks,
             {
-                SUBJECT: subject,
-                PREHEADER: second or picks[0].key_sentence or picks[0].excerpt,
-                ADDRESS: subscriber.address,
-                WHEN: subscriber.when,
-                UNSUBSCRIBE: unsubscribe,
-                PREFERENCES: links.token(subscriber.uuid, Purpose.PREFERENCES),
+                SUBJECT: _again(subject),
+                PREHEADER: _again(second or picks[0].key_sentence or picks[0].excerpt),
+                ADDRESS: _inserted(subscriber.address),
+                WHEN: _again(subscriber.when),
+                UNSUBSCRIBE: _inserted(unsubscribe),
+                PREFERENCES: _inserted(links.token(subscriber.uuid, Purpose.PREFERENCES)),
             },
         )
         message = PreparedMessage(
@@ -311,7 +322,7 @@ class Composer:
                 "Auto-Submitted": "auto-generated",
                 "Message-ID": message_id(delivery),
                 "List-Id": _list_id(settings.SITE_NAME, settings.LIST_ID),
-                "List-Unsubscribe": f"<{links.page(Purpose.UNSUBSCRIBE, unsubscribe)}>",
+                "List-Unsubscribe": f"<{sheet.unsubscribe_page(unsubscribe)}>",
                 "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
                 "Feedback-ID": f"{edition.day:%Y%m%d}:daily:paperround",
                 "Precedence": "bulk",
@@ -341,6 +352,16 @@ class Both(NamedTuple):
     text: Stencil
     html: Stencil
 
+    def given(self, values: Mapping[str, tuple[Piece, Piece]]) -> Both:
+        text, html = _each(values)
+        return Both(self.text.given(text), self.html.given(html))
+
+
+def _each(values: Mapping[str, tuple[Piece, Piece]]) -> tuple[dict[str, Piece], dict[str, Piece]]:
+    """Values for the text, and the same for the HTML."""
+    text = {word: value for word, (value, _) in values.items()}
+    return text, {word: value for word, (_, value) in values.items()}
+
 
 class Sheet:
     """What the mails of one edition share, prepared as it is asked for."""
@@ -350,8 +371,11 @@ class Sheet:
         self._of = of  # the editions that papers come from
         self._candidates: dict[int, EditionPaper] = {}
         self._papers: dict[tuple[int, int], Both] = {}  # by paper and key sentence
+        self._with_reasons: dict[tuple[int, int, str], Both] = {}  # the same, by the reason too
         self._frames: dict[int, tuple[Both, Both]] = {}  # head and foot, by the number of papers
         self._section: Both | None = None
+        self._headings: dict[str, Both] = {}
+        self._unsubscribe_page = links.page(Purpose.UNSUBSCRIBE, UNSUBSCRIBE)
 
     def refresh(self, paper_ids: Iterable[int]) -> dict[int, EditionPaper]:
         """Those of these papers that are not hidden, as they are now."""
@@ -370,6 +394,7 @@ class Sheet:
             for row in rows.filter(paper__in=stale).select_related("paper"):
                 known[row.paper_id] = row
             self._papers = {key: both for key, both in self._papers.items() if key[0] not in stale}
+            self._with_reasons = {}
         return {pk: known[pk] for pk in versions if pk in known}
 
     def prepare(self, picks: Iterable[Pick]) -> None:
@@ -395,34 +420,54 @@ class Sheet:
         self._papers.update(zip(keys, prepared, strict=True))
 
     def put_together(
-        self, delivery: Delivery, picks: Sequence[Pick], values: Mapping[str, str]
+        self,
+        delivery: Delivery,
+        picks: Sequence[Pick],
+        values: Mapping[str, tuple[Piece, Piece]],
     ) -> tuple[list[Piece], list[Piece]]:
         """The pieces of a mail: of its text and of its HTML."""
         self.prepare(picks)
-        assert self._section is not None  # noqa: S101  (it was prepared with them)
         head, foot = self._frame(len(picks))
-        text: list[Piece] = []
-        rows: list[Piece] = []
-
-        def add(both: Both, values: Mapping[str, tuple[Piece, Piece]]) -> None:
-            text.extend(both.text.fill({word: value[0] for word, value in values.items()}))
-            rows.extend(both.html.fill({word: value[1] for word, value in values.items()}))
-
-        of_reader = {word: _inserted(value) for word, value in values.items()}
-        add(head, of_reader)
+        in_text, in_html = _each(values)
+        text, rows = head.text.fill(in_text), head.html.fill(in_html)
         section = ""
         for pick in _by_section(picks):
             if pick.section != section:
                 section = pick.section
+                heading = self._heading(section)
                 text.append(EMPTY_LINE)
-                add(self._section, {SECTION: _again(section)})
+                text += heading.text.fill({})
+                rows += heading.html.fill({})
             text.append(EMPTY_LINE)
-            judge = piece(links.pick_token(delivery.uuid, pick.paper.pk))
-            own = {REASON: _again(pick.reason), JUDGE: (judge, judge)}
-            add(self._papers[pick.paper.pk, pick.key], own)
+            judge = {JUDGE: piece(links.pick_token(delivery.uuid, pick.paper.pk))}
+            both = self._pick(pick)
+            text += both.text.fill(judge)
+            rows += both.html.fill(judge)
         text.append(EMPTY_LINE)
-        add(foot, of_reader)
+        text += foot.text.fill(in_text)
+        rows += foot.html.fill(in_html)
         return text, rows
+
+    def _heading(self, section: str) -> Both:
+        if section not in self._headings:
+            assert self._section is not None  # noqa: S101  (it was prepared with the picks)
+            if len(self._headings) > MOST_PREPARED:  # readers name their subjects as they like
+                self._headings = {}
+            self._headings[section] = self._section.given({SECTION: _inserted(section)})
+        return self._headings[section]
+
+    def _pick(self, pick: Pick) -> Both:
+        """One pick as it is for all readers who get it for the same reason."""
+        key = (pick.paper.pk, pick.key, pick.reason)
+        if key not in self._with_reasons:
+            if len(self._with_reasons) > MOST_PREPARED:
+                self._with_reasons = {}
+            both = self._papers[key[:2]]
+            self._with_reasons[key] = both.given({REASON: _inserted(pick.reason)})
+        return self._with_reasons[key]
+
+    def unsubscribe_page(self, token: str) -> str:
+        return self._unsubscribe_page.replace(UNSUBSCRIBE, token)
 
     def _frame(self, count: int) -> tuple[Both, Both]:
         if count not in self._frames:
@@ -452,7 +497,7 @@ class Sheet:
             "address": ADDRESS,
             "when": WHEN,
             "preferences_url": links.page(Purpose.PREFERENCES, PREFERENCES),
-            "unsubscribe_url": links.page(Purpose.UNSUBSCRIBE, UNSUBSCRIBE),
+            "unsubscribe_url": self._unsubscribe_page,
         }
 
 

@@ -26,7 +26,7 @@ from django.middleware.csrf import rotate_token
 from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
 
-from newsletter import delivery, mail, sending, votes
+from newsletter import delivery, mail, provider, sending, votes
 from newsletter.addresses import address_hash, mailbox_key
 from newsletter.links import SIGN_IN_MINUTES
 from newsletter.models import SignInRequest, Subscriber
@@ -73,7 +73,7 @@ def send_links() -> int:
                 break
             sent += _send(*claimed, server)
     finally:
-        delivery.close(server)
+        provider.close(server)
     return sent
 
 
@@ -122,14 +122,14 @@ def _is_answered(request: SignInRequest, now: datetime) -> bool:
 
 def _send(request: SignInRequest, reader: Subscriber, server: BaseEmailBackend) -> bool:
     try:
-        delivery.hand_over(mail.compose_sign_in(reader), server)
-    except delivery.OutcomeUnknown:
+        provider.hand_over(mail.compose_sign_in(reader), server)
+    except provider.OutcomeUnknown:
         log.warning("the link to sign in for subscriber %s may have arrived", reader.uuid)
     except Exception as error:  # one that cannot be sent keeps no other waiting
         # Its class alone: what a mail server says names the address.
         kind = type(error).__name__
         log.warning("the link to sign in for subscriber %s waits: %s", reader.uuid, kind)
-        if isinstance(error, delivery.Refused) and error.for_good:
+        if isinstance(error, provider.Refused) and error.for_good:
             SignInRequest.objects.filter(pk=request.pk).update(due_at=None)
         return False
     SignInRequest.objects.filter(pk=request.pk).update(due_at=None, mailed_at=timezone.now())

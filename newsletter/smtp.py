@@ -1,13 +1,20 @@
 """Django's SMTP backend, which also tells how far a conversation came before it broke, and gives
-each mail the return path that its bounce will name."""
+each mail the return path that its bounce will name.
+
+And the dialogue of one message without waiting, for a worker that holds several at once.
+"""
 
 from __future__ import annotations
 
 import re
 import smtplib
+import socket
+import ssl
 import uuid
+from collections.abc import Generator
 from functools import lru_cache
-from typing import Any
+from selectors import EVENT_READ, EVENT_WRITE
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.core.mail import EmailMessage
@@ -16,6 +23,7 @@ from django.core.mail.backends.smtp import EmailBackend
 from django.core.mail.message import sanitize_address
 
 from newsletter import addresses
+from newsletter.mime import PreparedMessage
 
 # An address that Django's sanitize_address leaves as it is.
 PLAIN = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
@@ -48,10 +56,117 @@ class TellingSMTPOverTLS(_Telling, smtplib.SMTP_SSL):
     pass
 
 
+class Told(NamedTuple):
+    """A message as it is told: its commands, and its content with the final dot."""
+
+    sender: str
+    recipient: str
+    mail: bytes
+    rcpt: bytes
+    content: bytes
+
+
+# What a dialogue waits for: its socket to be read or written.
+Dialogue = Generator[int, None, None]
+Reply = tuple[int, bytes]
+
+LONGEST_LINE = 8192
+
+
+def tell(connection: TellingSMTP | TellingSMTPOverTLS, told: Told) -> Dialogue:
+    """Tell one message over an open connection, whose socket does not block: as smtplib does it,
+    but all commands at once where the server takes them so (RFC 2920).
+
+    Raises:
+        SMTPException: one of those that smtplib's sendmail raises.
+    """
+    connection.content_may_have_left = False
+    assert connection.sock is not None  # noqa: S101  (it was opened)
+    line = _Line(connection.sock)
+    commands = (told.mail, told.rcpt, b"DATA\r\n")
+    at_once = connection.has_extn("pipelining")
+    if at_once:
+        yield from line.say(b"".join(commands))
+    for command in commands:
+        if not at_once:
+            yield from line.say(command)
+        code, words = yield from line.hear()
+        if command is told.mail and code != 250:
+            raise smtplib.SMTPSenderRefused(code, words, told.sender)
+        if command is told.rcpt and code not in (250, 251):
+            raise smtplib.SMTPRecipientsRefused({told.recipient: (code, words)})
+    if code != 354:
+        raise smtplib.SMTPDataError(code, words)
+    connection.content_may_have_left = True
+    yield from line.say(told.content)
+    code, words = yield from line.hear()
+    if code != 250:
+        raise smtplib.SMTPDataError(code, words)
+
+
+class _Line:
+    """The two directions of a dialogue, over a socket that does not block."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._heard = b""
+
+    def say(self, words: bytes) -> Dialogue:
+        rest = memoryview(words)
+        while rest:
+            try:
+                rest = rest[self._connection.send(rest) :]
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                yield EVENT_WRITE
+            except ssl.SSLWantReadError:
+                yield EVENT_READ
+            except OSError as error:
+                raise smtplib.SMTPServerDisconnected(f"Connection lost: {error}") from error
+
+    def hear(self) -> Generator[int, None, Reply]:
+        """A whole reply: its code, and its words."""
+        words = []
+        while True:
+            while (end := self._heard.find(b"\n")) < 0:
+                yield from self._hear_more()
+            line, self._heard = self._heard[:end], self._heard[end + 1 :]
+            words.append(line[4:].strip())
+            if line[3:4] != b"-":
+                code = int(line[:3]) if line[:3].isdigit() else -1
+                return code, b"\n".join(words)
+
+    def _hear_more(self) -> Dialogue:
+        if len(self._heard) > LONGEST_LINE:
+            raise smtplib.SMTPResponseException(500, "Line too long.")
+        try:
+            heard = self._connection.recv(LONGEST_LINE)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            yield EVENT_READ
+        except ssl.SSLWantWriteError:
+            yield EVENT_WRITE
+        except OSError as error:
+            raise smtplib.SMTPServerDisconnected(f"Connection lost: {error}") from error
+        else:
+            if not heard:
+                raise smtplib.SMTPServerDisconnected("Connection unexpectedly closed")
+            self._heard += heard
+
+
 class SmtpBackend(EmailBackend):
     @property
     def connection_class(self) -> type[smtplib.SMTP]:
         return TellingSMTPOverTLS if self.use_ssl else TellingSMTP
+
+    def open(self) -> bool | None:
+        """As Django's, and with the greeting: what the server can do is known from here on."""
+        is_new = super().open()
+        if is_new and self.connection is not None:
+            try:
+                self.connection.ehlo_or_helo_if_needed()
+            except (OSError, smtplib.SMTPException):
+                self.hang_up()
+                raise
+        return is_new
 
     def _send(self, email_message: EmailMessage) -> bool:
         if isinstance(self.connection, _Telling):
@@ -59,14 +174,68 @@ class SmtpBackend(EmailBackend):
         if not email_message.recipients():
             return False
         # As Django's own, except that it parses each address anew: that took as long as the rest.
-        encoding = email_message.encoding or settings.DEFAULT_CHARSET
-        sender, *recipients = (
-            address if PLAIN.fullmatch(address) else _sanitized(address, encoding)
-            for address in (email_message.from_email, *email_message.recipients())
-        )
-        written = email_message.message().as_bytes(linesep="\r\n")  # type: ignore[call-arg]
-        self.connection.sendmail(sender, recipients, written)  # type: ignore[union-attr]
+        sender, *recipients = _envelope(email_message)
+        self.connection.sendmail(sender, recipients, written(email_message))  # type: ignore[union-attr]
         return True
+
+    def hang_up(self) -> None:
+        """Close the connection without a word: in the middle of a dialogue, no word would be
+        understood."""
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+
+def prepared(message: EmailMessage) -> Told:
+    """A message to one recipient, as it will be told.
+
+    Raises:
+        ValueError: it cannot be written as a mail, or its address not as a command.
+    """
+    sender, recipient = _envelope(message)
+    sender = return_path_of(message) or sender
+    content = written(message)
+    if not content.endswith(b"\r\n"):
+        content += b"\r\n"
+    if b"\r\n." in content:
+        content = content.replace(b"\r\n.", b"\r\n..")
+    return Told(
+        sender,
+        recipient,
+        _command("MAIL FROM:", sender),
+        _command("RCPT TO:", recipient),
+        content + b".\r\n",
+    )
+
+
+def _envelope(message: EmailMessage) -> list[str]:
+    """The sender's address, and the recipients'."""
+    encoding = message.encoding or settings.DEFAULT_CHARSET
+    return [
+        address if PLAIN.fullmatch(address) else _sanitized(address, str(encoding))
+        for address in (message.from_email, *message.recipients())
+    ]
+
+
+def _command(verb: str, address: str) -> bytes:
+    if PLAIN.fullmatch(address):
+        return f"{verb}<{address}>\r\n".encode("ascii")
+    return _unusual_command(verb, address)
+
+
+@lru_cache(maxsize=64)
+def _unusual_command(verb: str, address: str) -> bytes:
+    words = f"{verb}{smtplib.quoteaddr(address)}"
+    if not words.isprintable():
+        raise ValueError("an address holds what no command of SMTP can")
+    return f"{words}\r\n".encode("ascii")
+
+
+def written(message: EmailMessage) -> bytes:
+    """A message as it goes over the wire, but for the doubling of dots."""
+    if isinstance(message, PreparedMessage):
+        return message.written()
+    return bytes(message.message().as_bytes(linesep="\r\n"))  # type: ignore[call-arg]
 
 
 @lru_cache(maxsize=64)

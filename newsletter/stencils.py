@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple, Self
 
-from newsletter.mime import Piece, piece
+from newsletter.mime import Piece, joined, piece
 
 KEY = secrets.token_hex(8)  # it leaves no process, so no title or abstract can imitate a blank
 BLANK = re.compile(rf"{KEY}[a-z]+_x*_")
@@ -41,12 +41,16 @@ class Line(NamedTuple):
     """A line of text that can only be wrapped once its values are there."""
 
     text: str
+    words: tuple[str, ...]
+
+
+Part = Piece | Value | Line
 
 
 class Stencil:
     """A rendered template: `fill` puts in its values."""
 
-    def __init__(self, parts: list[Piece | Value | Line]) -> None:
+    def __init__(self, parts: list[Part]) -> None:
         self._parts = parts
 
     @classmethod
@@ -55,11 +59,12 @@ class Stencil:
 
     @classmethod
     def of_text(cls, text: str) -> Self:
-        parts: list[Piece | Value | Line] = []
+        parts: list[Part] = []
         ready: list[str] = []
         for line in _lines(text):
             if OPEN_BLANK.search(line):
-                parts += [*_split("".join(ready)), Line(line)]
+                words = tuple(dict.fromkeys(BLANK.findall(line)))
+                parts += [*_split("".join(ready)), Line(line, words)]
                 ready = []
             else:
                 ready.append(_wrapped(line))
@@ -72,9 +77,37 @@ class Stencil:
             if isinstance(part, Piece)
             else values[part.word]
             if isinstance(part, Value)
-            else _set(BLANK.sub(lambda found: values[found[0]].text, part.text))
+            else _set(_put_in(part, values))
             for part in self._parts
         ]
+
+    def given(self, values: Mapping[str, Piece]) -> Self:
+        """The same where some values are known; what lies between the others is one piece."""
+        parts: list[Part] = []
+        for part in self._parts:
+            if isinstance(part, Value):
+                parts.append(values.get(part.word, part))
+            elif isinstance(part, Line):
+                text = _put_in(part, values)
+                missing = tuple(word for word in part.words if word not in values)
+                parts.append(Line(text, missing) if missing else _set(text))
+            else:
+                parts.append(part)
+        merged: list[Part] = []
+        for part in parts:
+            if merged and isinstance(part, Piece) and isinstance(merged[-1], Piece):
+                merged[-1] = joined((merged[-1], part))
+            else:
+                merged.append(part)
+        return type(self)(merged)
+
+
+def _put_in(line: Line, values: Mapping[str, Piece]) -> str:
+    text = line.text
+    for word in line.words:
+        if word in values:
+            text = text.replace(word, values[word].text)
+    return text
 
 
 @lru_cache(maxsize=4_096)
@@ -107,8 +140,8 @@ def _wrapped(line: str) -> str:
     return "\n".join([*rows, ""]) or "\n"
 
 
-def _split(text: str) -> list[Piece | Value | Line]:
-    parts: list[Piece | Value | Line] = []
+def _split(text: str) -> list[Part]:
+    parts: list[Part] = []
     start = 0
     for found in BLANK.finditer(text):
         if found.start() > start:

@@ -22,7 +22,7 @@ from django.db.models import OuterRef, Q, QuerySet
 from django.db.models.functions import Lower
 from django.utils import timezone
 
-from newsletter import delivery, mail, schedule, sending, submissions, votes
+from newsletter import mail, provider, schedule, sending, submissions, votes
 from newsletter.addresses import address_hash, mailbox_key
 from newsletter.delivery import is_suppressed
 from newsletter.models import (
@@ -134,7 +134,7 @@ def send_answers() -> int:
                 break
             sent += _send_answer(subscriber, server)
     finally:
-        delivery.close(server)
+        provider.close(server)
     return sent
 
 
@@ -142,11 +142,11 @@ def _send_answer(subscriber: Subscriber, server: BaseEmailBackend) -> bool:
     """Send one answer and settle it; False if it waits for its next try, or there is none."""
     done = {"answer_due_at": None, "answered_at": timezone.now()}
     try:
-        delivery.hand_over(_answer(subscriber), server)
-    except delivery.OutcomeUnknown:
+        provider.hand_over(_answer(subscriber), server)
+    except provider.OutcomeUnknown:
         log.warning("the answer to subscriber %s may have arrived", subscriber.uuid)
     except Exception as error:  # one that cannot be sent keeps no other waiting
-        for_good = isinstance(error, delivery.Refused) and error.for_good
+        for_good = isinstance(error, provider.Refused) and error.for_good
         if for_good or not _asked_since(subscriber.address, timezone.now() - ONE_ANSWER_IN):
             log.warning("the answer to subscriber %s is given up", subscriber.uuid)
             Subscriber.objects.filter(pk=subscriber.pk).update(**done)

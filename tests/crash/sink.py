@@ -136,6 +136,9 @@ class Sink:
                 continue
             if verb in Point.__members__:
                 self._at(Point[verb], connection)
+            if verb == "EHLO":
+                say("250-sink\r\n250 PIPELINING")
+                continue
             if verb == "RCPT":
                 recipient = line.decode().partition("<")[2].rstrip().rstrip(">")
             say("221 bye" if verb == "QUIT" else "250 yes")

@@ -12,14 +12,12 @@ from threading import Thread
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, User
-from django.core.mail import get_connection
-from django.core.mail.backends.base import BaseEmailBackend
 from django.db import IntegrityError, transaction
 from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from newsletter import delivery, picks, subscriptions
+from newsletter import delivery, picks, provider, subscriptions
 from newsletter.delivery import MOVES, move, send_planned
 from newsletter.models import Delivery, Subscriber, Suppression
 from newsletter.sending import Walk
@@ -305,7 +303,7 @@ def test_the_delays_between_tries_grow() -> None:
         one = the_delivery()
         lease = timezone.now()
         Delivery.objects.filter(pk=one.pk).update(state=State.CLAIMED, lease_until=lease)
-        one.attempts = attempts
+        one.attempts, one.lease_until = attempts, lease
         delivery._later(one, State.CLAIMED, "later")
         until = the_delivery().not_before
         assert until is not None
@@ -352,13 +350,12 @@ def composed_for(*addresses: str) -> Iterator[tuple[Edition, delivery._Round, de
     edition = planned_for(*addresses)
     batch = delivery._claim(timezone.now(), None, Walk())
     assert batch is not None
-    servers: list[BaseEmailBackend] = [get_connection()]
     tally = delivery.Tally()
-    sender = delivery._Round(batch, delivery._Sessions(servers, delivery._AtOnce()), tally)
-    sender._compose(batch)
-    sender._batch = []
-    yield edition, sender, tally
-    delivery.close(servers[0])
+    with provider.sessions(1) as sessions:
+        sender = delivery._Round(batch, sessions, tally)
+        sender._compose(batch)
+        sender._batch = []
+        yield edition, sender, tally
 
 
 def test_a_paper_hidden_while_its_mail_was_composed_is_in_no_mail(smtp: SmtpServer) -> None:
@@ -418,9 +415,30 @@ def test_with_no_mail_server_nobody_waits_for_a_lease_over_several_connections_e
     test_with_no_mail_server_everything_stays_planned(settings)
 
 
-def test_a_mail_costs_one_statement(
-    smtp: SmtpServer, django_assert_max_num_queries: Callable[..., AbstractContextManager[object]]
+@pytest.mark.parametrize(("connections", "statements"), [(1, 40), (10, 20)])
+def test_a_mail_costs_one_statement_and_those_of_several_sessions_share_it(
+    smtp: SmtpServer,
+    settings: Settings,
+    django_assert_max_num_queries: Callable[..., AbstractContextManager[object]],
+    connections: int,
+    statements: int,
 ) -> None:
+    settings.SEND_CONNECTIONS = connections
     planned_for(*(f"reader{n}@example.org" for n in range(40)))
-    with django_assert_max_num_queries(40 + 30):
+    with django_assert_max_num_queries(statements + 30):
         assert send_planned().sent == 40
+
+
+def test_what_is_in_another_workers_hand_is_not_moved(smtp: SmtpServer) -> None:
+    """By clocks that are wrong a lease runs out under its holder, and the next one holds it."""
+    planned_for("alice@example.org")
+    [ours] = delivery._claim(timezone.now(), None, Walk()) or []
+    theirs = timezone.now() + timedelta(hours=1)
+    Delivery.objects.update(state=State.HANDED_OVER, handed_over_at=theirs, lease_until=theirs)
+    for target in (State.PLANNED, State.FAILED, State.UNKNOWN):
+        assert not move(ours, State.HANDED_OVER, target, lease_until=None)
+    letter = delivery._Letter(ours, None, sent_at=timezone.now())
+    assert delivery._settle_and_hand_over([letter], []) == (set(), set())
+    Delivery.objects.update(state=State.CLAIMED)
+    assert delivery._settle_and_hand_over([], [letter]) == (set(), set())
+    assert the_delivery().lease_until == theirs

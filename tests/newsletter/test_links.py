@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 import time_machine
 from django.conf import settings as django_settings
+from django.core.signing import TimestampSigner
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -48,6 +49,17 @@ def test_a_link_for_one_purpose_serves_no_other(made_for: Purpose, used_for: Pur
     else:
         with pytest.raises(InvalidLink):
             links.subscriber_of(token, used_for)
+
+
+@pytest.mark.parametrize("purpose", Purpose)
+def test_a_link_is_signed_as_django_signs(purpose: Purpose) -> None:
+    """Its key is derived once, by the rules of django.core.signing: old links stay good."""
+    alice = make_subscriber()
+    with time_machine.travel(timezone.now(), tick=False):
+        token = links.token(alice.uuid, purpose)
+        signer = TimestampSigner(salt=f"paperround.{purpose}", sep=".")
+        assert token == signer.sign(token.split(".", 1)[0])
+    assert signer.unsign(token)
 
 
 def test_alice_s_link_cannot_be_turned_into_bob_s() -> None:
