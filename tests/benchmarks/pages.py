@@ -7,12 +7,13 @@ papers; the day has 100 papers, each counted 40 times.
 from __future__ import annotations
 
 import gzip
+import random
 import statistics
 import time
 from datetime import timedelta
 from io import BytesIO
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from django.conf import settings
 from django.db import connection
@@ -22,14 +23,7 @@ from django.utils import timezone
 RUNS = 60
 ARCHIVE, DAYS, A_DAY, COUNTED = 20_000, 40, 100, 40
 CODES = ("cs.LG", "cs.CL", "cs.CV", "stat.ML", "math.PR", "quant-ph")
-ABSTRACT = (
-    "Long contexts are expensive, and what is known about them is scattered over many fields. "
-    "We propose a way to read them that costs a third of the usual price and loses nothing that "
-    "readers notice, on eleven tasks of four kinds. It needs no new hardware. Other approaches "
-    "have to be trained anew for each length, e.g. by Smith et al. in 2024, and forget what they "
-    "knew. Our code and all models are public, so that anybody can repeat what is measured here. "
-) * 2
-TITLE = "Reading long contexts at a third of their price, the {}th attempt of many"
+SENTENCES, WORDS, TITLE_WORDS = 7, 22, 10  # of an abstract; about as long as they are
 AUTHORS = ["Ada Alvarez", "Bo Berg", "Chinua Adeyemi", "Dana Dvořák", "Emre Eren", "Fei Feng"]
 
 
@@ -96,18 +90,33 @@ def ask(application: Any, path: str, encoding: str) -> bytes:
     return body
 
 
+def text(rng: random.Random, words: int) -> str:
+    """Made-up words: a text that repeats itself would be packed smaller than a real one."""
+    return " ".join(
+        "".join(rng.choice("bdfgklmnprst") + rng.choice("aeiou") for _ in range(rng.randint(1, 5)))
+        for _ in range(words)
+    ).capitalize()
+
+
+def abstract(rng: random.Random) -> str:
+    """Its third sentence is the key one, as in many an abstract."""
+    said = [text(rng, WORDS) for _ in range(SENTENCES)]
+    return ". ".join([*said[:2], f"We propose {said[2].lower()}", *said[3:], ""]).strip()
+
+
 def fill() -> dict[str, str]:
     from papers.models import Edition, EditionPaper, Paper, Signal
 
+    rng = random.Random(0)
     now = timezone.now()
     today = now.date()
     papers = Paper.objects.bulk_create(
         [
             Paper(
-                title=TITLE.format(n),
+                title=f"{text(rng, TITLE_WORDS)} {n}",
                 title_key=f"reading {n}",
-                abstract=f"{ABSTRACT}{n}",
-                authors=[f"{name} {n % 997}" for name in AUTHORS],
+                abstract=abstract(rng),
+                authors=[f"{name} {rng.randrange(9_999)}" for name in AUTHORS],
                 categories=[CODES[n % 6], CODES[(n + 1) % 6]],
                 arxiv_id=f"{2500 + n // 10_000}.{n % 10_000:05}",
                 code_url=f"https://code.example/{n}" if n % 3 == 0 else "",
@@ -150,7 +159,7 @@ def fill() -> dict[str, str]:
         "its week": f"/papers/week/{today:%G-W%V}",
         "the top": "/papers/top",
         "a paper": papers[0].get_absolute_url(),
-        "an author": "/authors/Ada%20Alvarez%207",
+        "an author": f"/authors/{quote(papers[0].authors[0])}",
         "a category": "/categories/cs.LG",
         "all categories": "/categories/",
     }
