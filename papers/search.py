@@ -20,7 +20,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import lru_cache
 from typing import Any
@@ -89,7 +89,8 @@ def search(
 
     Any text is a query: nothing that is typed is an error.
     """
-    text = " ".join(_UNSTORABLE.sub(" ", query)[:LONGEST_QUERY].split())
+    text = readable(query)
+    filters = replace(filters, category=readable(filters.category), author=readable(filters.author))
     with transaction.atomic():  # SET LOCAL ends with it
         identifier = _identifier(text)
         if identifier is not None:
@@ -123,6 +124,11 @@ def similar(paper: Paper, limit: int = 10) -> list[Paper]:
         ids = [pk for pk in ids if pk != paper.pk][:limit]
         found = Paper.objects.in_bulk(ids)
     return [found[pk] for pk in ids if pk in found]
+
+
+def readable(typed: str) -> str:
+    """What was typed, without what PostgreSQL cannot hold, white space as single blanks, cut."""
+    return " ".join(_UNSTORABLE.sub(" ", typed)[:LONGEST_QUERY].split())
 
 
 # --- Straight to the paper ------------------------------------------------------------------------
@@ -498,7 +504,7 @@ def _tiers(words: Sequence[Word]) -> list[tuple[str, str]]:
     """Which papers are ranked: (column of papers_searchtext, tsquery), each brings RANKED at most.
 
     All that have any of the words, where these are not too many. Else those with a rare one, those
-    with one in the title, and those with all of them.
+    with any in the title, and those with all the frequent ones; of more, those that came last.
     """
     rare: list[Word] = []
     total = 0
@@ -507,10 +513,15 @@ def _tiers(words: Sequence[Word]) -> list[tuple[str, str]]:
         if total > RANKED:
             break
         rare.append(word)
-    if len(rare) == len(words):
+    frequent = words[len(rare) :]
+    if not frequent:
         return [("lexemes", _any(words))]
-    tiers = [("title", _any(words)), ("lexemes", " & ".join(_quoted(w.lexeme) for w in words))]
-    return [("lexemes", _any(rare)), *tiers] if rare else tiers
+    tiers = [("title", _any(words))]
+    if rare:
+        tiers.append(("lexemes", _any(rare)))
+    if len(frequent) > 1 or not rare:
+        tiers.append(("lexemes", " & ".join(_quoted(word.lexeme) for word in frequent)))
+    return tiers
 
 
 def _any(words: Sequence[Word]) -> str:
@@ -544,7 +555,7 @@ def _said(asked: Asked) -> tuple[str, list[Any]]:
 
 # Chosen by `evaluate_search --half a`: see there, and README.
 PAIRS = 2.0  # the weight of two words in a row, beside the rarer one of them
-MEANING = 0.2  # of the paper closest in meaning, beside 1 for one that says all the words
+MEANING = 0.3  # of the paper closest in meaning, beside 1 for one that says all the words
 EQUAL = 60  # of reciprocal ranks: how little the first ones differ
 
 

@@ -107,7 +107,7 @@ def evaluate(
     asked = [r for r in records if len(r.keywords) >= LEAST_KEYWORDS]
     if not asked:
         raise SearchEvaluationError(f"No paper in {folder} has {LEAST_KEYWORDS} keywords.")
-    random.Random(seed).shuffle(asked)
+    random.Random(seed).shuffle(asked)  # noqa: S311
     if half:
         asked = asked[: len(asked) // 2] if half == "a" else asked[len(asked) // 2 :]
     elif sample:
@@ -217,7 +217,7 @@ def _measured(
         encoder=encoder.identity[:12] if encoder else "none",
         milliseconds=1000 * float(np.median(seconds)),
         figures=figures,
-        typos=_typos(asked, [ids[at] for at in targets], random.Random(seed), say),
+        typos=_typos(asked, [ids[at] for at in targets], random.Random(seed), say),  # noqa: S311
     )
 
 

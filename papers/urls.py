@@ -1,6 +1,6 @@
 from django.urls import path
 
-from papers import paths, views  # noqa: F401  (paths registers <day:…>, <week:…>, <month:…>)
+from papers import paths, search_views, views  # noqa: F401  (paths registers <day:…>, <week:…>, <month:…>)
 
 urlpatterns = [
     path("", views.newest, name="newest"),
@@ -13,4 +13,5 @@ urlpatterns = [
     path("authors/<path:name>", views.author, name="author"),
     path("categories/", views.categories, name="categories"),
     path("categories/<path:code>", views.category, name="category"),
+    path("search", search_views.search, name="search"),
 ]
