@@ -99,7 +99,7 @@ def search(
         asked = understand(text)
         where = _Where(asked.required, filters)
         if asked.words:
-            ids = [*_titled(text, where), *order(candidates(asked, where))]
+            ids = [*_titled(text, where), *order(candidates(asked, where), asked)]
             ids = list(dict.fromkeys(ids))
         elif text and not asked.required:
             ids = []  # nothing but signs, and words such as "the"
@@ -120,7 +120,7 @@ def similar(paper: Paper, limit: int = 10) -> list[Paper]:
         ids = _near(paper, limit)
         if ids is None:
             asked = understand(paper.title.replace('"', " ").replace("-", " "), correct=False)
-            ids = order(candidates(asked, _Where())) if asked.words else []
+            ids = order(candidates(asked), asked) if asked.words else []
         ids = [pk for pk in ids if pk != paper.pk][:limit]
         found = Paper.objects.in_bulk(ids)
     return [found[pk] for pk in ids if pk in found]
@@ -195,12 +195,14 @@ class Pair:
 class Asked:
     """A query, understood.
 
-    words: each once. required: a tsquery of its phrases and exclusions, "" none. meaning: what an
-    encoder reads of it. corrected: all of it without slips of the pen, "" where there are none.
+    words: each once, the rarest first. share: of the papers that have the rarest. required: a
+    tsquery of its phrases and exclusions, "" none. meaning: what an encoder reads of it. corrected:
+    all of it without slips of the pen, "" where there are none.
     """
 
     words: list[Word] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
+    share: float = 0.0
     required: str = ""
     meaning: str = ""
     corrected: str = ""
@@ -280,6 +282,8 @@ def _weigh(asked: Asked, known: Mapping[str, Word]) -> None:
         word.papers = min(counts.get(word.lexeme, 0), total)  # its forms were counted apart
         word.weight = math.log(1 + (total - word.papers + 0.5) / (word.papers + 0.5))
     asked.words = sorted(known.values(), key=lambda word: word.papers)[:MOST_WORDS]
+    if asked.words and total:
+        asked.share = asked.words[0].papers / total
     kept = {word.lexeme for word in asked.words}
     asked.pairs = [p for p in asked.pairs if {p.first.lexeme, p.second.lexeme} <= kept]
 
@@ -553,22 +557,26 @@ def _said(asked: Asked) -> tuple[str, list[Any]]:
 
 # --- Fusion ---------------------------------------------------------------------------------------
 
-# Chosen by `evaluate_search --half a`: see there, and README.
+# Chosen by `evaluate_search --half a`; README has the figures of the other half.
 PAIRS = 2.0  # the weight of two words in a row, beside the rarer one of them
-MEANING = 0.3  # of the paper closest in meaning, beside 1 for one that says all the words
+MEANING = 0.4  # of the paper closest in meaning, beside 1 for one that says all the words
+LEAST_MEANING = 0.25  # of that, where a word singles papers out
 EQUAL = 60  # of reciprocal ranks: how little the first ones differ
 
 
-def order(found: Sequence[Candidate]) -> list[int]:
+def order(found: Sequence[Candidate], asked: Asked) -> list[int]:
     """Ids, the best first: how well the words are said, and the rank of the meaning, weighted.
 
     Plain reciprocal-rank fusion of both loses: a query's words say much more than its vector, and
-    how much better one paper says them than the next is lost in ranks.
+    how much better one paper says them than the next is lost in ranks. The meaning counts for the
+    more, the more papers have even the rarest of the words, and the less any paper says them all.
     """
     scores = {candidate.paper_id: candidate.words for candidate in found}
+    common = LEAST_MEANING + (1 - LEAST_MEANING) * min(1.0, 2 * asked.share)
+    weight = MEANING * max(common, 1 - max(scores.values(), default=0.0))
     near = [(c.meaning, c.paper_id) for c in found if c.meaning is not None]
     for rank, (_, paper_id) in enumerate(sorted(near, reverse=True)):
-        scores[paper_id] += MEANING * EQUAL / (EQUAL + rank)
+        scores[paper_id] += weight * EQUAL / (EQUAL + rank)
     return sorted(scores, key=lambda paper_id: (-scores[paper_id], -paper_id))
 
 

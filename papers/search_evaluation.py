@@ -203,10 +203,13 @@ def _measured(
         }
         for text, target in zip(texts, targets, strict=True):
             begin = time.perf_counter()
-            found = search.candidates(search.understand(text))
-            search.order(found)
+            asked_for = search.understand(text)
+            found = search.candidates(asked_for)
+            whole = search.order(found, asked_for)
             seconds.append(time.perf_counter() - begin)
-            for way, order in _orders(found, meaning=encoder is not None).items():
+            for way, order in (
+                _orders(found, meaning=encoder is not None) | {SEARCH: whole}
+            ).items():
                 rank = order.index(ids[target]) if ids[target] in order else None
                 ranks.setdefault(way, []).append(rank)
         figures[kind] = _figures(ranks, np.random.default_rng(seed))
@@ -238,7 +241,7 @@ def _orders(found: Sequence[Candidate], *, meaning: bool) -> dict[str, list[int]
         known = [(c.meaning, c.paper_id) for c in found if c.meaning is not None]
         orders["meaning"] = [paper_id for _, paper_id in sorted(known, reverse=True)]
         orders["plain fusion"] = _fused(orders["words"], orders["meaning"])
-    return orders | {SEARCH: search.order(found)}
+    return orders
 
 
 def _fused(*orders: Sequence[int]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -18,7 +19,7 @@ from papers import search as module
 from papers import tasks
 from papers.embeddings import encode_pending
 from papers.models import Paper, SearchText, SearchWord
-from papers.search import Candidate, Filters, count_words, order, search, similar, slips
+from papers.search import Asked, Candidate, Filters, count_words, order, search, similar, slips
 from tests.factories import make_paper
 from tests.papers.tiny_encoder import write_encoder
 
@@ -352,11 +353,17 @@ def test_a_broken_encoder_leaves_the_words(settings: Settings) -> None:
     assert titles("dark") == ["Dark matter"]
 
 
-def test_meaning_counts_by_rank_beside_the_words_score() -> None:
-    found = [Candidate(1, 0.9, 0.1), Candidate(2, 0.85, 0.9), Candidate(3, 0.0, 0.8)]
-    assert order(found) == [1, 2, 3]
-    assert order([Candidate(1, 0.5, None), Candidate(2, 0.4, 0.9)]) == [2, 1]
-    assert order([Candidate(1, 0.5, None), Candidate(2, 0.1, 0.9)]) == [1, 2]
+def test_meaning_counts_the_more_the_less_the_words_tell() -> None:
+    rare, common = Asked(share=0.01), Asked(share=0.5)
+    said_better, closer = Candidate(1, 1.2, 0.1), Candidate(2, 1.1985, 0.9)
+    assert order([said_better, closer], rare) == [2, 1]
+    assert order([said_better, replace(closer, words=1.198)], rare) == [1, 2]
+    # 60 / 60 less 60 / 61 of the weight is what the first rank is ahead of the second.
+    assert order([said_better, replace(closer, words=1.1936)], common) == [2, 1]
+    assert order([said_better, replace(closer, words=1.1934)], common) == [1, 2]
+    # A paper that has no vector counts by its words alone.
+    assert order([Candidate(1, 0.5, None), Candidate(2, 0.4, 0.9)], rare) == [2, 1]
+    assert order([Candidate(1, 0.5, None), Candidate(2, 0.1, 0.9)], rare) == [1, 2]
 
 
 @pytest.mark.usefixtures("encoder")
