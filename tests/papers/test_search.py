@@ -311,6 +311,7 @@ def test_meaning_brings_papers_that_have_none_of_the_words() -> None:
     encode()
     assert titles("dark") == ["Dark matter", "Galaxy"]
     assert titles("dark", Filters(category="cs.AI")) == []
+    assert titles("zebra") == []  # something is always the closest
 
 
 @pytest.mark.usefixtures("encoder")
@@ -320,7 +321,10 @@ def test_exclusions_phrases_and_filters_hold_for_meaning_too() -> None:
     encode()
     assert titles("dark -galaxy") == ["Dark matter"]
     assert titles('"dark matter"') == ["Dark matter"]
-    assert titles("dark", Filters(category="astro-ph")) == ["Galaxy"]
+    make_paper("Dark galaxy", abstract="", categories=["astro-ph"])
+    make_paper("Dark cat", abstract="")
+    encode()
+    assert titles("dark", Filters(category="astro-ph")) == ["Dark galaxy", "Galaxy"]
 
 
 @pytest.mark.usefixtures("encoder")
