@@ -240,8 +240,8 @@ def understand(text: str, *, correct: bool = True) -> Asked:
     _weigh(asked, known)
     if correct and (meant := _corrections(asked)):
         right = text
-        for typed, word in meant.items():
-            right = re.sub(rf"(?<!\w){typed}(?!\w)", word, right, flags=re.IGNORECASE)
+        for typed, word_meant in meant.items():
+            right = re.sub(rf"(?<!\w){typed}(?!\w)", word_meant, right, flags=re.IGNORECASE)
         if right != text:  # a word that was typed with accents does not stand there as it was read
             asked = understand(right, correct=False)
             asked.corrected = right
@@ -536,17 +536,21 @@ def _said(asked: Asked) -> tuple[str, list[Any]]:
     """How well a paper says the words: an expression over the table s, and its values.
 
     1 is about a paper that says each word many times. ts_rank of one word grows with each place
-    where it stands, less and less, as in BM25; ts_rank_cd of a pair likewise, by 32.
+    where it stands, less and less, as in BM25; ts_rank_cd of a pair likewise, by 32, where
+    the pair is: asking that first costs less.
     """
     terms = ["%s * ts_rank('{1, 1, 1, 1}', s.lexemes, %s::tsquery)"] * len(asked.words)
-    terms += ["%s * ts_rank_cd('{1, 1, 1, 1}', s.lexemes, %s::tsquery, 32)"] * len(asked.pairs)
+    terms += [
+        "CASE WHEN s.lexemes @@ %s::tsquery THEN "
+        "%s * ts_rank_cd('{1, 1, 1, 1}', s.lexemes, %s::tsquery, 32) ELSE 0 END"
+    ] * len(asked.pairs)
     whole = sum(word.weight for word in asked.words)
     values: list[Any] = []
     for word in asked.words:
         values += [word.weight / whole, _quoted(word.lexeme)]
     for pair in asked.pairs:
         weight = PAIRS * max(pair.first.weight, pair.second.weight)
-        values += [weight / whole, pair.tsquery]
+        values += [pair.tsquery, weight / whole, pair.tsquery]
     return f"({' + '.join(terms)})::float8", values
 
 
