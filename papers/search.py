@@ -2,11 +2,12 @@
 
 Two searches answer a query, and their answers are fused:
 
-- by words: any of them counts, a rare one more than a frequent one, in the title more than in the
-  abstract. PostgreSQL's ts_rank says how much a paper says a word; how rare that is, SearchWord
-  says. A phrase in "quotation marks" must be there, a -word must not;
+- by words: any of them counts, a rare one more than a frequent one, and two that stand together as
+  in the query once more. PostgreSQL's ts_rank says how much a paper says a word; how rare that is,
+  SearchWord says. A phrase in "quotation marks" must be there, a -word must not;
 - by meaning: the query's vector beside the papers', where the encoder in ENCODER_DIR is the one
-  whose vectors serve. Without one the words alone answer.
+  whose vectors serve. Without one the words alone answer; and where no paper says any of the
+  words, nothing does, for to a vector something is always the closest.
 
 What a query may cost is bounded: of frequent words, only those papers are ranked that have them in
 the title or all together. A word that no paper has is taken for a slip of the pen.
@@ -20,7 +21,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import lru_cache
 from typing import Any
@@ -41,7 +42,7 @@ log = logging.getLogger(__name__)
 
 LONGEST_QUERY = 1_000  # characters; a title is shorter
 LONGEST_WORD = 100
-MOST_WORDS = 32
+MOST_WORDS = 16  # the rarest: a longer query is a pasted text
 POOL = 200  # papers that each of the two searches brings: the pages end with them
 RANKED = 3_000  # papers whose words are looked at, about
 
@@ -89,16 +90,17 @@ def search(
 
     Any text is a query: nothing that is typed is an error.
     """
-    text = " ".join(_UNSTORABLE.sub(" ", query)[:LONGEST_QUERY].split())
+    text = readable(query)
+    filters = replace(filters, category=readable(filters.category), author=readable(filters.author))
     with transaction.atomic():  # SET LOCAL ends with it
         identifier = _identifier(text)
         if identifier is not None:
             named = Paper.objects.filter(withdrawn_on=None, **identifier).first()
             return Results([named] if named else [], direct=named)
         asked = understand(text)
-        where = _Where(asked.required, filters)
+        where = _where(asked.required, filters)
         if asked.words:
-            ids = [*_titled(text, where), *order(candidates(asked, where))]
+            ids = [*_titled(text, where), *order(candidates(asked, where), asked)]
             ids = list(dict.fromkeys(ids))
         elif text and not asked.required:
             ids = []  # nothing but signs, and words such as "the"
@@ -119,10 +121,15 @@ def similar(paper: Paper, limit: int = 10) -> list[Paper]:
         ids = _near(paper, limit)
         if ids is None:
             asked = understand(paper.title.replace('"', " ").replace("-", " "), correct=False)
-            ids = order(candidates(asked, _Where())) if asked.words else []
+            ids = order(candidates(asked), asked) if asked.words else []
         ids = [pk for pk in ids if pk != paper.pk][:limit]
         found = Paper.objects.in_bulk(ids)
     return [found[pk] for pk in ids if pk in found]
+
+
+def readable(typed: str) -> str:
+    """What was typed, without what PostgreSQL cannot hold, white space as single blanks, cut."""
+    return " ".join(_UNSTORABLE.sub(" ", typed)[:LONGEST_QUERY].split())
 
 
 # --- Straight to the paper ------------------------------------------------------------------------
@@ -141,17 +148,16 @@ def _identifier(text: str) -> dict[str, object] | None:
     return None
 
 
-def _titled(text: str, where: _Where) -> list[int]:
+def _titled(text: str, where: Where) -> list[int]:
     key = title_key(text)
     if not key:
         return []
-    condition, values = where.sql()
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT s.paper_id FROM papers_searchtext s "  # noqa: S608
             "JOIN papers_paper p ON p.id = s.paper_id "
-            f"WHERE p.title_key = %s AND {condition} ORDER BY s.paper_id DESC LIMIT %s",
-            [key, *values, POOL],
+            f"WHERE p.title_key = %s AND {where.sql} ORDER BY s.paper_id DESC LIMIT %s",
+            [key, *where.values, POOL],
         )
         return [pk for (pk,) in cursor.fetchall()]
 
@@ -189,19 +195,21 @@ class Pair:
 class Asked:
     """A query, understood.
 
-    words: each once. required: a tsquery of its phrases and exclusions, "" none. meaning: what an
-    encoder reads of it. corrected: all of it without slips of the pen, "" where there are none.
+    words: each once, the rarest first. share: of the papers that have the rarest. required: a
+    tsquery of its phrases and exclusions, "" none. meaning: what an encoder reads of it. corrected:
+    all of it without slips of the pen, "" where there are none.
     """
 
     words: list[Word] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
+    share: float = 0.0
     required: str = ""
     meaning: str = ""
     corrected: str = ""
 
 
 def understand(text: str, *, correct: bool = True) -> Asked:
-    """A query as PostgreSQL's parser reads it, with the words that it knows better than we."""
+    """A query as PostgreSQL's parser reads it; correct: with slips of the pen put right."""
     parts = []
     for match in _PART.finditer(text.translate(_QUOTES)):
         words = match["phrase"] or (match["word"] or "")[:LONGEST_WORD]
@@ -231,13 +239,12 @@ def understand(text: str, *, correct: bool = True) -> Asked:
     asked.required = " & ".join(required)
     _weigh(asked, known)
     if correct and (meant := _corrections(asked)):
+        right = text
         for typed, word_meant in meant.items():
-            # In the place where it stands as a word; what is put in is letters only.
-            text = re.sub(
-                rf"(?<!\w){re.escape(typed)}(?!\w)", word_meant, text, flags=re.IGNORECASE
-            )
-        asked = understand(text, correct=False)
-        asked.corrected = text
+            right = re.sub(rf"(?<!\w){typed}(?!\w)", word_meant, right, flags=re.IGNORECASE)
+        if right != text:  # a word that was typed with accents does not stand there as it was read
+            asked = understand(right, correct=False)
+            asked.corrected = right
     return asked
 
 
@@ -274,6 +281,8 @@ def _weigh(asked: Asked, known: Mapping[str, Word]) -> None:
         word.papers = min(counts.get(word.lexeme, 0), total)  # its forms were counted apart
         word.weight = math.log(1 + (total - word.papers + 0.5) / (word.papers + 0.5))
     asked.words = sorted(known.values(), key=lambda word: word.papers)[:MOST_WORDS]
+    if asked.words and total:
+        asked.share = asked.words[0].papers / total
     kept = {word.lexeme for word in asked.words}
     asked.pairs = [p for p in asked.pairs if {p.first.lexeme, p.second.lexeme} <= kept]
 
@@ -361,36 +370,35 @@ def count_words() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Where:
-    """What every answer must fulfil, besides not being withdrawn."""
+class Where:
+    """What every answer must fulfil, besides not being withdrawn: a condition on the table s,
+    papers_searchtext, and its values."""
 
-    required: str = ""
-    filters: Filters = EVERYTHING
+    sql: str = "true"
+    values: Sequence[Any] = ()
 
-    def sql(self) -> tuple[str, list[Any]]:
-        """A condition on the table s, papers_searchtext, and its values."""
-        conditions: list[str] = []
-        values: list[Any] = []
-        if self.required:
-            conditions.append("s.lexemes @@ %s::tsquery")
-            values.append(self.required)
-        of_papers: list[str] = []
-        if self.filters.since:
-            of_papers.append("listing_day >= %s")
-            values.append(self.filters.since)
-        if self.filters.until:
-            of_papers.append("listing_day <= %s")
-            values.append(self.filters.until)
-        if self.filters.category:
-            of_papers.append("categories @> ARRAY[%s]::text[]")
-            values.append(self.filters.category)
-        if self.filters.author:
-            of_papers.append("authors && %s::text[]")
-            values.append(_spellings(self.filters.author))
-        if of_papers:
-            inner = " AND ".join(of_papers)
-            conditions.append(f"s.paper_id IN (SELECT id FROM papers_paper WHERE {inner})")  # noqa: S608
-        return " AND ".join(conditions) or "true", values
+
+EVERYWHERE = Where()
+
+
+def _where(required: str, filters: Filters) -> Where:
+    conditions: dict[str, Any] = {}
+    if filters.since:
+        conditions["listing_day >= %s"] = filters.since
+    if filters.until:
+        conditions["listing_day <= %s"] = filters.until
+    if filters.category:
+        conditions["categories @> ARRAY[%s]::text[]"] = filters.category
+    if filters.author:
+        conditions["authors && %s::text[]"] = _spellings(filters.author)
+    parts, values = ["true"], list(conditions.values())
+    if conditions:
+        inner = " AND ".join(conditions)
+        parts.append(f"s.paper_id IN (SELECT id FROM papers_paper WHERE {inner})")  # noqa: S608
+    if required:
+        parts.append("s.lexemes @@ %s::tsquery")
+        values.append(required)
+    return Where(" AND ".join(parts), values)
 
 
 def _spellings(author: str) -> list[str]:
@@ -406,14 +414,13 @@ def _spellings(author: str) -> list[str]:
     return sorted(spelled | {author})
 
 
-def _newest(where: _Where, limit: int) -> list[int]:
-    condition, values = where.sql()
+def _newest(where: Where, limit: int) -> list[int]:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT s.paper_id FROM papers_searchtext s "  # noqa: S608
             "JOIN papers_paper p ON p.id = s.paper_id "
-            f"WHERE {condition} ORDER BY p.listing_day DESC, p.id DESC LIMIT %s",
-            [*values, limit],
+            f"WHERE {where.sql} ORDER BY p.listing_day DESC, p.id DESC LIMIT %s",
+            [*where.values, limit],
         )
         return [pk for (pk,) in cursor.fetchall()]
 
@@ -427,25 +434,24 @@ class Candidate:
     meaning: float | None
 
 
-def candidates(asked: Asked, where: _Where = _Where()) -> list[Candidate]:
+def candidates(asked: Asked, where: Where = EVERYWHERE) -> list[Candidate]:
     """The best POOL by words and the best POOL by meaning, each once."""
     encoder = _serving_encoder(int(time.monotonic() // 60))
     query = _vector(encoder, asked.meaning) if encoder else None
     found = by_words(asked, where, encoder, query)
-    if encoder and query is not None:
+    if found and encoder and query is not None:
         found += by_meaning(asked, where, encoder, query)
     return list({candidate.paper_id: candidate for candidate in found}.values())
 
 
 def by_words(
-    asked: Asked, where: _Where, encoder: Encoder | None, query: NDArray[np.float32] | None
+    asked: Asked, where: Where, encoder: Encoder | None, query: NDArray[np.float32] | None
 ) -> list[Candidate]:
     """The POOL papers that say the words best, the best first."""
-    condition, values = where.sql()
     tiers = _tiers(asked.words)
     sources = " UNION ".join(
         f"(SELECT s.paper_id FROM papers_searchtext s WHERE s.{column} @@ %s::tsquery "  # noqa: S608
-        f"AND {condition} ORDER BY s.paper_id DESC LIMIT {RANKED})"
+        f"AND {where.sql} ORDER BY s.paper_id DESC LIMIT {RANKED})"
         for column, _ in tiers
     )
     said, weights = _said(asked)
@@ -467,7 +473,7 @@ def by_words(
             [
                 *near,
                 *weights,
-                *(value for _, tsquery in tiers for value in (tsquery, *values)),
+                *(value for _, tsquery in tiers for value in (tsquery, *where.values)),
                 *([encoder.identity] if near and encoder else []),
             ],
         )
@@ -475,10 +481,9 @@ def by_words(
 
 
 def by_meaning(
-    asked: Asked, where: _Where, encoder: Encoder, query: NDArray[np.float32]
+    asked: Asked, where: Where, encoder: Encoder, query: NDArray[np.float32]
 ) -> list[Candidate]:
     """The POOL papers closest to the query's vector, the closest first."""
-    condition, values = where.sql()
     said, weights = _said(asked)
     distance = f"e.vector::vector({encoder.dimension}) <=> %s::vector"
     written = _written(query)
@@ -487,9 +492,9 @@ def by_meaning(
         cursor.execute(
             f"SELECT s.paper_id, {said}, 1 - ({distance}) FROM papers_embedding e "  # noqa: S608
             "JOIN papers_searchtext s ON s.paper_id = e.paper_id "
-            f"WHERE e.encoder = %s AND e.vector IS NOT NULL AND {condition} "
+            f"WHERE e.encoder = %s AND e.vector IS NOT NULL AND {where.sql} "
             f"ORDER BY {distance} LIMIT {POOL}",
-            [*weights, written, encoder.identity, *values, written],
+            [*weights, written, encoder.identity, *where.values, written],
         )
         return [Candidate(*row) for row in cursor.fetchall()]
 
@@ -498,7 +503,7 @@ def _tiers(words: Sequence[Word]) -> list[tuple[str, str]]:
     """Which papers are ranked: (column of papers_searchtext, tsquery), each brings RANKED at most.
 
     All that have any of the words, where these are not too many. Else those with a rare one, those
-    with one in the title, and those with all of them.
+    with any in the title, and those with all the frequent ones; of more, those that came last.
     """
     rare: list[Word] = []
     total = 0
@@ -507,10 +512,15 @@ def _tiers(words: Sequence[Word]) -> list[tuple[str, str]]:
         if total > RANKED:
             break
         rare.append(word)
-    if len(rare) == len(words):
+    frequent = words[len(rare) :]
+    if not frequent:
         return [("lexemes", _any(words))]
-    tiers = [("title", _any(words)), ("lexemes", " & ".join(_quoted(w.lexeme) for w in words))]
-    return [("lexemes", _any(rare)), *tiers] if rare else tiers
+    tiers = [("title", _any(words))]
+    if rare:
+        tiers.append(("lexemes", _any(rare)))
+    if len(frequent) > 1 or not rare:
+        tiers.append(("lexemes", " & ".join(_quoted(word.lexeme) for word in frequent)))
+    return tiers
 
 
 def _any(words: Sequence[Word]) -> str:
@@ -526,38 +536,46 @@ def _said(asked: Asked) -> tuple[str, list[Any]]:
     """How well a paper says the words: an expression over the table s, and its values.
 
     1 is about a paper that says each word many times. ts_rank of one word grows with each place
-    where it stands, less and less, as in BM25; ts_rank_cd of a pair likewise, by 32.
+    where it stands, less and less, as in BM25; ts_rank_cd of a pair likewise, by 32, where
+    the pair is: asking that first costs less.
     """
     terms = ["%s * ts_rank('{1, 1, 1, 1}', s.lexemes, %s::tsquery)"] * len(asked.words)
-    terms += ["%s * ts_rank_cd('{1, 1, 1, 1}', s.lexemes, %s::tsquery, 32)"] * len(asked.pairs)
+    terms += [
+        "CASE WHEN s.lexemes @@ %s::tsquery THEN "
+        "%s * ts_rank_cd('{1, 1, 1, 1}', s.lexemes, %s::tsquery, 32) ELSE 0 END"
+    ] * len(asked.pairs)
     whole = sum(word.weight for word in asked.words)
     values: list[Any] = []
     for word in asked.words:
         values += [word.weight / whole, _quoted(word.lexeme)]
     for pair in asked.pairs:
         weight = PAIRS * max(pair.first.weight, pair.second.weight)
-        values += [weight / whole, pair.tsquery]
+        values += [pair.tsquery, weight / whole, pair.tsquery]
     return f"({' + '.join(terms)})::float8", values
 
 
 # --- Fusion ---------------------------------------------------------------------------------------
 
-# Chosen by `evaluate_search --half a`: see there, and README.
+# Chosen by `evaluate_search --half a`; README has the figures of the other half.
 PAIRS = 2.0  # the weight of two words in a row, beside the rarer one of them
-MEANING = 0.2  # of the paper closest in meaning, beside 1 for one that says all the words
+MEANING = 0.4  # of the paper closest in meaning, beside 1 for one that says all the words
+LEAST_MEANING = 0.25  # of that, where a word singles papers out
 EQUAL = 60  # of reciprocal ranks: how little the first ones differ
 
 
-def order(found: Sequence[Candidate]) -> list[int]:
+def order(found: Sequence[Candidate], asked: Asked) -> list[int]:
     """Ids, the best first: how well the words are said, and the rank of the meaning, weighted.
 
     Plain reciprocal-rank fusion of both loses: a query's words say much more than its vector, and
-    how much better one paper says them than the next is lost in ranks.
+    how much better one paper says them than the next is lost in ranks. The meaning counts for the
+    more, the more papers have even the rarest of the words, and the less any paper says them all.
     """
     scores = {candidate.paper_id: candidate.words for candidate in found}
+    common = LEAST_MEANING + (1 - LEAST_MEANING) * min(1.0, 2 * asked.share)
+    weight = MEANING * max(common, 1 - max(scores.values(), default=0.0))
     near = [(c.meaning, c.paper_id) for c in found if c.meaning is not None]
     for rank, (_, paper_id) in enumerate(sorted(near, reverse=True)):
-        scores[paper_id] += MEANING * EQUAL / (EQUAL + rank)
+        scores[paper_id] += weight * EQUAL / (EQUAL + rank)
     return sorted(scores, key=lambda paper_id: (-scores[paper_id], -paper_id))
 
 

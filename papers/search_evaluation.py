@@ -107,7 +107,7 @@ def evaluate(
     asked = [r for r in records if len(r.keywords) >= LEAST_KEYWORDS]
     if not asked:
         raise SearchEvaluationError(f"No paper in {folder} has {LEAST_KEYWORDS} keywords.")
-    random.Random(seed).shuffle(asked)
+    random.Random(seed).shuffle(asked)  # noqa: S311
     if half:
         asked = asked[: len(asked) // 2] if half == "a" else asked[len(asked) // 2 :]
     elif sample:
@@ -203,10 +203,13 @@ def _measured(
         }
         for text, target in zip(texts, targets, strict=True):
             begin = time.perf_counter()
-            found = search.candidates(search.understand(text))
-            search.order(found)
+            asked_for = search.understand(text)
+            found = search.candidates(asked_for)
+            whole = search.order(found, asked_for)
             seconds.append(time.perf_counter() - begin)
-            for way, order in _orders(found, meaning=encoder is not None).items():
+            for way, order in (
+                _orders(found, meaning=encoder is not None) | {SEARCH: whole}
+            ).items():
                 rank = order.index(ids[target]) if ids[target] in order else None
                 ranks.setdefault(way, []).append(rank)
         figures[kind] = _figures(ranks, np.random.default_rng(seed))
@@ -217,7 +220,7 @@ def _measured(
         encoder=encoder.identity[:12] if encoder else "none",
         milliseconds=1000 * float(np.median(seconds)),
         figures=figures,
-        typos=_typos(asked, [ids[at] for at in targets], random.Random(seed), say),
+        typos=_typos(asked, [ids[at] for at in targets], random.Random(seed), say),  # noqa: S311
     )
 
 
@@ -238,7 +241,7 @@ def _orders(found: Sequence[Candidate], *, meaning: bool) -> dict[str, list[int]
         known = [(c.meaning, c.paper_id) for c in found if c.meaning is not None]
         orders["meaning"] = [paper_id for _, paper_id in sorted(known, reverse=True)]
         orders["plain fusion"] = _fused(orders["words"], orders["meaning"])
-    return orders | {SEARCH: search.order(found)}
+    return orders
 
 
 def _fused(*orders: Sequence[int]) -> list[int]:

@@ -1,6 +1,6 @@
 from django.urls import path, re_path
 
-from papers import api, feeds, paths, views  # noqa: F401  (paths registers <day:…>, <week:…>, …)
+from papers import api, feeds, paths, search_views, views  # noqa: F401  (paths registers <day:…>, …)
 
 urlpatterns = [
     path("", views.newest, name="newest"),
@@ -13,6 +13,7 @@ urlpatterns = [
     path("authors/<path:name>", views.author, name="author"),
     path("categories/", views.categories, name="categories"),
     path("categories/<path:code>", views.category, name="category"),
+    path("search", search_views.search, name="search"),
 ]
 
 urlpatterns += [

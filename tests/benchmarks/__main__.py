@@ -12,8 +12,10 @@ os.environ["LOG_LEVEL"] = "WARNING"
 
 if __name__ == "__main__":
     django.setup()
-    from tests.benchmarks import pages, planning, sending  # their imports need Django set up
+    from tests.benchmarks import pages, planning, searching, sending  # they need Django set up
 
-    for name, benchmark in (("pages", pages), ("sending", sending), ("planning", planning)):
+    for name, benchmark in (
+        ("pages", pages), ("sending", sending), ("planning", planning), ("searching", searching),
+    ):  # fmt: skip
         if name in (sys.argv[1:] or (name,)):
             benchmark.main()
