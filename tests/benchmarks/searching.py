@@ -114,9 +114,9 @@ def plain_rank(text: str, filters: object) -> None:
     """What PostgreSQL's ranking alone needs for the papers that have any of the words, as ours."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT paper_id FROM papers_searchtext, replace(plainto_tsquery('english', "
-            "papers_plain(%s))::text, '&', '|')::tsquery asked WHERE lexemes @@ asked "
-            "ORDER BY ts_rank(lexemes, asked) DESC LIMIT 20",
+            "SELECT paper_id FROM papers_searchtext, (SELECT replace(plainto_tsquery('english', "
+            "papers_plain(%s))::text, '&', '|')::tsquery AS words) asked WHERE lexemes @@ words "
+            "ORDER BY ts_rank(lexemes, words) DESC LIMIT 20",
             [text],
         )
         cursor.fetchall()
