@@ -617,7 +617,10 @@ def ask_arxiv(identifiers: Iterable[str]) -> dict[str, str]:
         try:
             harvesting.fetch_paper(wanted)
         except SourceError as error:
-            failed[identifier] = f"arXiv did not give {identifier}: {error}"
+            failed[identifier] = (
+                f"arXiv did not give {identifier}: {error}. "
+                "Or add the paper by its title and link instead."
+            )
     return failed
 
 

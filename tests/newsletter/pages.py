@@ -46,7 +46,7 @@ def text_of(message: EmailMessage) -> str:
 
 
 def form_on(page: str) -> dict[str, list[str]]:
-    """What a browser would send of the page's first form if nothing were changed in it."""
+    """What a browser would send of the page's first form that changes anything, if nothing were changed in it."""
     reader = _Form()
     reader.feed(page)
     return reader.values
@@ -62,7 +62,8 @@ class _Form(HTMLParser):
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         given = dict(attributes)
         name = given.get("name") or ""
-        if tag == "form" and not self._ended:
+        # Not the search box, which stands on every page.
+        if tag == "form" and given.get("method") == "post" and not self._ended:
             self._within = True
         if not self._within:
             return

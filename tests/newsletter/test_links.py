@@ -51,7 +51,7 @@ def test_a_link_for_one_purpose_serves_no_other(made_for: Purpose, used_for: Pur
             links.subscriber_of(token, used_for)
 
 
-@pytest.mark.parametrize("purpose", Purpose)
+@pytest.mark.parametrize("purpose", [one for one in Purpose if one != Purpose.FEED])
 def test_a_link_is_signed_as_django_signs(purpose: Purpose) -> None:
     """Its key is derived once, by the rules of django.core.signing: old links stay good."""
     alice = make_subscriber()

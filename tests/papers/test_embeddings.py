@@ -74,6 +74,8 @@ def another_worker() -> Iterator[None]:
         with other.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK])
         yield
+        with other.cursor() as cursor:  # the server is in no hurry to notice a closed connection
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
     finally:
         other.close()
 
