@@ -8,11 +8,12 @@ from datetime import date
 from typing import Any
 
 from django.db.models import QuerySet
+from django.utils import timezone
 
 from papers.boards import Count, counts_of
-from papers.growth import Observation, Plot, plot
+from papers.growth import Observation, Plot, plot, shown_at
 from papers.models import Edition, EditionPaper, Paper, Signal, Source
-from papers.search import similar
+from papers.search import TookTooLong, similar
 
 MOST_SIMILAR = 6
 # What a source can have said, in a reader's words and their order.
@@ -75,8 +76,16 @@ def about(paper: Paper) -> About:
         versions=_versions(paper),
         licence=licence_name(paper.licence),
         editions=Edition.objects.filter(state=Edition.State.FROZEN, candidates__in=shown),
-        similar=similar(paper, MOST_SIMILAR),
+        similar=_similar(paper),
     )
+
+
+def _similar(paper: Paper) -> list[Paper]:
+    """A page is there without them, where the database has no time to find them."""
+    try:
+        return similar(paper, MOST_SIMILAR)
+    except TookTooLong:
+        return []
 
 
 def licence_name(address: str) -> str:
@@ -92,11 +101,12 @@ def licence_name(address: str) -> str:
 def _observed(paper: Paper) -> dict[str, dict[str, list[Observation]]]:
     """By counter and by source's name, in the order of time."""
     found: dict[str, dict[str, list[Observation]]] = {name: {} for name in Signal.Counter.values}
+    now = timezone.now()
     signals = paper.signals.order_by("observed_at")
     for counter, source, at, value in signals.values_list(
         "counter", "source", "observed_at", "value"
     ):
-        found[counter].setdefault(_name(source), []).append((at, value))
+        found[counter].setdefault(_name(source), []).append((shown_at(at, now), value))
     return found
 
 

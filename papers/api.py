@@ -19,29 +19,28 @@ from uuid import UUID
 
 from django.conf import settings
 from django.core.exceptions import TooManyFieldsSent
-from django.db import OperationalError, connection, transaction
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
-from psycopg.errors import QueryCanceled
 
 from papers import conditional, openapi
 from papers.categories import CATEGORY_NAMES
 from papers.editions import shown
 from papers.feeds import instant
+from papers.growth import shown_at
 from papers.models import Edition, EditionPaper, Paper, Signal
 from papers.openapi import Json
-from papers.search import Filters
+from papers.search import Filters, TookTooLong, in_time
 from papers.search import search as search_papers
 from papers.search import similar as similar_papers
 from papers.sources.identifiers import normalise_arxiv_id, normalise_doi
 
 METHODS = ("GET", "HEAD")
 NO_LIST = "There is no list of this day."
-LONGEST_QUESTION = 5_000  # milliseconds of one query
 
 
 class Problem(Exception):
@@ -145,13 +144,9 @@ def _answer(request: HttpRequest, told: Callable[[], HttpResponse]) -> HttpRespo
 
 def _in_time(write: Callable[..., Json], question: Question, of_path: dict[str, object]) -> Json:
     try:
-        with transaction.atomic():
-            with connection.cursor() as cursor:
-                cursor.execute(f"SET LOCAL statement_timeout = {LONGEST_QUESTION}")
+        with in_time():
             return write(question, **of_path)
-    except OperationalError as error:
-        if not isinstance(error.__cause__, QueryCanceled):
-            raise
+    except TookTooLong:
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "This question took too long to answer. Ask for less: fewer words, fewer days.",
@@ -460,7 +455,7 @@ def _counter(signal: Signal) -> Json:
         "counter": signal.counter,
         "source": signal.source,
         "value": signal.value,
-        "observed_at": signal.observed_at,
+        "observed_at": shown_at(signal.observed_at, timezone.now()),
     }
 
 

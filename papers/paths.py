@@ -8,7 +8,7 @@ from django.urls import register_converter
 
 
 class DayConverter:
-    regex = r"\d{4}-\d{2}-\d{2}"
+    regex = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 
     def to_python(self, value: str) -> date:
         return date.fromisoformat(value)  # a ValueError means "no such page"
@@ -20,26 +20,26 @@ class DayConverter:
 class WeekConverter:
     """A week by ISO 8601, as its Monday."""
 
-    regex = r"\d{4}-W\d{2}"
+    regex = "[0-9]{4}-W[0-9]{2}"
 
     def to_python(self, value: str) -> date:
         return date.fromisocalendar(int(value[:4]), int(value[6:]), 1)
 
     def to_url(self, value: date) -> str:
         year, week, _ = value.isocalendar()
-        return f"{year}-W{week:02}"
+        return f"{year:04}-W{week:02}"
 
 
 class MonthConverter:
     """A month, as its first day."""
 
-    regex = r"\d{4}-\d{2}"
+    regex = "[0-9]{4}-[0-9]{2}"
 
     def to_python(self, value: str) -> date:
         return date(int(value[:4]), int(value[5:]), 1)
 
     def to_url(self, value: date) -> str:
-        return f"{value:%Y-%m}"
+        return value.isoformat()[:7]  # %Y has no leading zeros
 
 
 register_converter(DayConverter, "day")

@@ -10,7 +10,8 @@ Two searches answer a query, and their answers are fused:
   words, nothing does, for to a vector something is always the closest.
 
 What a query may cost is bounded: of frequent words, only those papers are ranked that have them in
-the title or all together. A word that no paper has is taken for a slip of the pen.
+the title or all together; what takes too long all the same is given up. A word that no paper has
+is taken for a slip of the pen.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import logging
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import lru_cache
@@ -29,12 +30,15 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import numpy as np
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.backends.utils import CursorWrapper
 from numpy.typing import NDArray
+from psycopg.errors import QueryCanceled
 
 from papers import embeddings
 from papers.encoders import Encoder, EncoderError, EncoderMissing
+from papers.ingest import storable
+from papers.locks import Lock
 from papers.models import Embedding, Paper, SearchText, SearchWord
 from papers.sources.identifiers import normalise_arxiv_id, normalise_doi, title_key
 
@@ -42,19 +46,21 @@ log = logging.getLogger(__name__)
 
 LONGEST_QUERY = 1_000  # characters; a title is shorter
 LONGEST_WORD = 100
-MOST_WORDS = 16  # the rarest: a longer query is a pasted text
+LONGEST_QUESTION = 5_000  # milliseconds that each of its questions to the database may take
+MOST_WORDS = 16  # the rarest, and as many pairs: a longer query is a pasted text
+MOST_CORRECTED = 3  # words: where more are unknown, it is no slip of the pen
+MOST_SPELLINGS = 50  # of an author's name
 POOL = 200  # papers that each of the two searches brings: the pages end with them
 RANKED = 3_000  # papers whose words are looked at, about
 
 LEAST_LETTERS = 4  # of a word that may be a mistyped one
 SHORT = 5  # letters; in longer words two slips are forgiven
-DRIFT = 0.01  # papers come and gone before words are counted again
-LOCK = 7_405_003  # one process at a time counts; a pg_advisory_xact_lock of our own
+DRIFT = 0.05  # papers come and gone before words are counted again
+LOCK = Lock.COUNT_WORDS
 ENCODED = 1_000  # queries whose vectors are kept
 
 _PART = re.compile(r'(?P<minus>(?<!\S)-(?=[^\s-]))?(?:"(?P<phrase>[^"]*)"?|(?P<word>[^\s"]+))')
 _QUOTES = str.maketrans("“”„«»", '"""""')
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +89,41 @@ class Results:
     more: bool = False
 
 
+class TookTooLong(Exception):
+    """A question was given up: the database had not answered it in time."""
+
+
+@contextmanager
+def in_time() -> Iterator[None]:
+    """A transaction whose every question to the database is answered in time, or given up.
+
+    Raises:
+        TookTooLong: one was given up.
+    """
+    try:
+        with transaction.atomic():
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL statement_timeout = {LONGEST_QUESTION}")
+            yield
+    except OperationalError as error:
+        if not isinstance(error.__cause__, QueryCanceled):
+            raise
+        raise TookTooLong from None
+
+
 def search(
     query: str, filters: Filters = EVERYTHING, *, limit: int = 20, offset: int = 0
 ) -> Results:
     """Papers for a query; without any words, the newest ones that pass the filters.
 
     Any text is a query: nothing that is typed is an error.
+
+    Raises:
+        TookTooLong: the query is too much for the database as it is now.
     """
     text = readable(query)
     filters = replace(filters, category=readable(filters.category), author=readable(filters.author))
-    with transaction.atomic():  # SET LOCAL ends with it
+    with in_time():
         identifier = _identifier(text)
         if identifier is not None:
             named = Paper.objects.filter(withdrawn_on=None, **identifier).first()
@@ -116,8 +147,12 @@ def search(
 
 
 def similar(paper: Paper, limit: int = 10) -> list[Paper]:
-    """The papers closest in meaning, without itself; by its title where it has no vector."""
-    with transaction.atomic():
+    """The papers closest in meaning, without itself; by its title where it has no vector.
+
+    Raises:
+        TookTooLong: as of `search`.
+    """
+    with in_time():
         ids = _near(paper, limit)
         if ids is None:
             asked = understand(paper.title.replace('"', " ").replace("-", " "), correct=False)
@@ -129,7 +164,7 @@ def similar(paper: Paper, limit: int = 10) -> list[Paper]:
 
 def readable(typed: str) -> str:
     """What was typed, without what PostgreSQL cannot hold, white space as single blanks, cut."""
-    return " ".join(_UNSTORABLE.sub(" ", typed)[:LONGEST_QUERY].split())
+    return " ".join(storable(typed[:LONGEST_QUERY]).split())
 
 
 # --- Straight to the paper ------------------------------------------------------------------------
@@ -195,9 +230,9 @@ class Pair:
 class Asked:
     """A query, understood.
 
-    words: each once, the rarest first. share: of the papers that have the rarest. required: a
-    tsquery of its phrases and exclusions, "" none. meaning: what an encoder reads of it. corrected:
-    all of it without slips of the pen, "" where there are none.
+    words, pairs: each once; of the words, the rarest first. share: of the papers that have the
+    rarest. required: a tsquery of its phrases and exclusions, "" none. meaning: what an encoder
+    reads of it. corrected: all of it without slips of the pen, "" where there are none.
     """
 
     words: list[Word] = field(default_factory=list)
@@ -220,6 +255,7 @@ def understand(text: str, *, correct: bool = True) -> Asked:
     asked = Asked(meaning=" ".join(words for minus, _, words in parts if not minus))
     required: list[str] = []
     known: dict[str, Word] = {}
+    pairs: dict[tuple[str, str, int], Pair] = {}
     last: tuple[Word, int] | None = None  # and its place among all that was typed
     place = 0
     lexemes = _lexemes([words for _, _, words in parts])
@@ -234,9 +270,12 @@ def understand(text: str, *, correct: bool = True) -> Asked:
                 continue
             word = known.setdefault(lexeme, Word(typed, lexeme))
             if last and last[0] is not word:
-                asked.pairs.append(Pair(last[0], word, place - last[1]))
+                distance = place - last[1]
+                pair = Pair(last[0], word, distance)
+                pairs.setdefault((last[0].lexeme, lexeme, distance), pair)
             last = (word, place)
     asked.required = " & ".join(required)
+    asked.pairs = list(pairs.values())
     _weigh(asked, known)
     if correct and (meant := _corrections(asked)):
         right = text
@@ -284,7 +323,8 @@ def _weigh(asked: Asked, known: Mapping[str, Word]) -> None:
     if asked.words and total:
         asked.share = asked.words[0].papers / total
     kept = {word.lexeme for word in asked.words}
-    asked.pairs = [p for p in asked.pairs if {p.first.lexeme, p.second.lexeme} <= kept]
+    pairs = [p for p in asked.pairs if {p.first.lexeme, p.second.lexeme} <= kept]
+    asked.pairs = pairs[:MOST_WORDS]
 
 
 def _corrections(asked: Asked) -> dict[str, str]:
@@ -296,7 +336,7 @@ def _corrections(asked: Asked) -> dict[str, str]:
     ]
     found: dict[str, str] = {}
     with connection.cursor() as cursor:
-        for word in unknown:
+        for word in unknown[:MOST_CORRECTED]:
             cursor.execute(
                 "SELECT EXISTS (SELECT 1 FROM papers_searchtext WHERE lexemes @@ %s::tsquery)",
                 [_quoted(word.lexeme)],  # a paper that came after the words were counted
@@ -315,7 +355,11 @@ def _meant(cursor: CursorWrapper, typed: str) -> str:
         [typed, typed],
     )
     most = 1 if len(typed) <= SHORT else 2
-    near = [(slips(typed, word), -papers, word) for word, papers in cursor.fetchall()]
+    near = [
+        (slips(typed, word), -papers, word)
+        for word, papers in cursor.fetchall()
+        if abs(len(word) - len(typed)) <= most  # else it is more slips, and long ones cost
+    ]
     distance, _, word = min(near, default=(most + 1, 0, ""))
     return word if distance <= most else ""
 
@@ -403,15 +447,19 @@ def _where(required: str, filters: Filters) -> Where:
 
 def _spellings(author: str) -> list[str]:
     """The name as typed, and as the papers spell it: in other letters' case, with its accents."""
-    key = title_key(author)
-    rows = Paper.objects.raw(
-        "SELECT p.id, p.authors FROM papers_searchtext s JOIN papers_paper p ON p.id = s.paper_id "
-        "WHERE s.lexemes @@ phraseto_tsquery('pg_catalog.english', papers_plain(%s)) "
-        "AND numnode(phraseto_tsquery('pg_catalog.english', papers_plain(%s))) > 0 LIMIT %s",
-        [author, author, RANKED],
-    )
-    spelled = {name for paper in rows for name in paper.authors if title_key(name) == key}
-    return sorted(spelled | {author})
+    with connection.cursor() as cursor:
+        # Each name is read once: of a collaboration, a thousand papers have the same thousands.
+        cursor.execute(
+            "WITH papers AS (SELECT p.authors FROM papers_searchtext s "
+            "JOIN papers_paper p ON p.id = s.paper_id "
+            "WHERE s.lexemes @@ phraseto_tsquery('pg_catalog.english', papers_plain(%s)) "
+            "AND numnode(phraseto_tsquery('pg_catalog.english', papers_plain(%s))) > 0 LIMIT %s), "
+            "names AS MATERIALIZED (SELECT DISTINCT name FROM papers, unnest(authors) name) "
+            "SELECT name FROM names WHERE to_tsvector('pg_catalog.simple', papers_plain(name)) "
+            "= to_tsvector('pg_catalog.simple', papers_plain(%s)) LIMIT %s",
+            [author, author, RANKED, author, MOST_SPELLINGS],
+        )
+        return sorted({author, *(name for (name,) in cursor.fetchall())})
 
 
 def _newest(where: Where, limit: int) -> list[int]:

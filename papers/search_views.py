@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.http import HttpRequest, HttpResponse, QueryDict
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
 from papers import boards
 from papers.categories import CATEGORY_NAMES
-from papers.search import Filters, Results, readable
+from papers.search import Filters, Results, TookTooLong, readable
 from papers.search import search as find
-from papers.views import public
+from papers.views import page_asked, pages, public
 
 PER_PAGE = 20
 MOST_PAGES = 50
@@ -67,40 +67,30 @@ def search(request: HttpRequest) -> HttpResponse:
     given = {name: readable(request.GET.get(name, "")) for name in FIELDS}
     form = SearchForm(given)
     found = Results([])
-    page = _page(request.GET.get("page", ""))
+    page = min(max(page_asked(request), 1), MOST_PAGES)
+    too_long = False
     asked = any(given.values())
     if form.is_valid() and asked:
         query = form.cleaned_data["q"]
-        found = find(query, form.filters, limit=PER_PAGE, offset=(page - 1) * PER_PAGE)
+        try:
+            found = find(query, form.filters, limit=PER_PAGE, offset=(page - 1) * PER_PAGE)
+        except TookTooLong:
+            too_long = True
         if found.direct:
             return redirect(found.direct)
     context: dict[str, Any] = {
         "form": form,
         "asked": asked and form.is_valid(),
         "filtered": any(given[name] for name in FIELDS[1:]),
+        "too_long": too_long,
         "found": found,
         "cards": boards.cards(found.papers),
         "page": page,
-        "pages": _addresses(given, page, more=found.more and page < MOST_PAGES),
+        "pages": pages(page, more=found.more and page < MOST_PAGES, query=given),
         "categories": CATEGORY_NAMES,
     }
-    response = render(request, "papers/search.html", context)
+    response = render(request, "papers/search.html", context, status=503 if too_long else 200)
+    if too_long:
+        response["Retry-After"] = "60"
     response["X-Robots-Tag"] = "noindex"
     return response
-
-
-def _page(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdigit() and len(text) < 5 else 1
-    return min(max(number, 1), MOST_PAGES)
-
-
-def _addresses(given: dict[str, str], page: int, *, more: bool) -> dict[str, str]:
-    """Of the page before and the page after this one, where there are such."""
-    query = QueryDict(mutable=True)
-    query.update({name: value for name, value in given.items() if value})
-    addresses = {}
-    for name, number, there in (("before", page - 1, page > 1), ("after", page + 1, more)):
-        if there:
-            query["page"] = str(number)
-            addresses[name] = f"?{query.urlencode()}"
-    return addresses

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.gzip import gzip_page
@@ -94,7 +95,7 @@ def _board(request: HttpRequest, period: boards.Period) -> HttpResponse:
     missing = period.name != "top" and not found.cards
     if missing and not (period.earlier or period.later):
         raise Http404("There is no edition yet.")
-    context = {"period": period, "board": found, "top_days": boards.TOP_DAYS}
+    context = {"period": period, "top_days": boards.TOP_DAYS, **_shown(found)}
     return render(request, "papers/board.html", context, status=404 if missing else 200)
 
 
@@ -104,7 +105,7 @@ def author(request: HttpRequest, name: str) -> HttpResponse:
     found = boards.papers_by(name, _page(request, boards.MOST_PAGES_OF_A_SUBJECT))
     if not found.cards:
         raise Http404("No paper here has this author.")
-    return render(request, "papers/author.html", {"name": name, "board": found})
+    return render(request, "papers/author.html", {"name": name, **_shown(found)})
 
 
 @public
@@ -118,7 +119,7 @@ def category(request: HttpRequest, code: str) -> HttpResponse:
     found = boards.papers_in(code, _page(request, boards.MOST_PAGES_OF_A_SUBJECT))
     if not found.cards and (found.page > 1 or code not in CATEGORY_NAMES):
         raise Http404("No paper here is of this category.")
-    context = {"code": code, "name": CATEGORY_NAMES.get(code, ""), "board": found}
+    context = {"code": code, "name": CATEGORY_NAMES.get(code, ""), **_shown(found)}
     return render(request, "papers/category.html", context)
 
 
@@ -126,6 +127,10 @@ def category(request: HttpRequest, code: str) -> HttpResponse:
 def paper(request: HttpRequest, uuid: UUID) -> HttpResponse:
     found = get_object_or_404(Paper, uuid=uuid)
     return render(request, "papers/paper.html", {"paper": found, "about": about.about(found)})
+
+
+def _shown(board: boards.Board) -> dict[str, Any]:
+    return {"board": board, "page": board.page, "pages": pages(board.page, more=board.more)}
 
 
 def _check_come(day: date) -> None:
@@ -139,7 +144,28 @@ def _check_storable(name: str) -> None:
 
 
 def _page(request: HttpRequest, most: int) -> int:
-    asked = request.GET.get("page", "1")
-    if not (asked.isascii() and asked.isdecimal() and 1 <= int(asked[:6]) <= most):
+    page = page_asked(request)
+    if not 1 <= page <= most:
         raise Http404("There is no such page.")
-    return int(asked)
+    return page
+
+
+def page_asked(request: HttpRequest) -> int:
+    """The number of the page that is asked for; 0 where that is none."""
+    text = request.GET.get("page", "1")
+    return int(text) if re.fullmatch("[0-9]{1,4}", text) else 0
+
+
+def pages(page: int, *, more: bool, query: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The addresses of the page before and of the page after, where there are such.
+
+    query: what else is asked.
+    """
+    asked = QueryDict(mutable=True)
+    asked.update({name: value for name, value in (query or {}).items() if value})
+    addresses = {}
+    for name, number, there in (("before", page - 1, page > 1), ("after", page + 1, more)):
+        if there:
+            asked["page"] = str(number)
+            addresses[name] = f"?{asked.urlencode()}"
+    return addresses

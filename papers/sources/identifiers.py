@@ -15,7 +15,7 @@ _ARXIV_PREFIX = re.compile(
 _ARXIV_SUFFIX = re.compile(r"(?:\.pdf)?(?:[?#]\S*)?(?:\s*\[[\w.-]+\])?$", re.IGNORECASE)
 _ARXIV_ID = re.compile(
     r"(?P<new>\d\d(?:0[1-9]|1[0-2])\.\d{4,5})(?:v\d+)?"
-    r"|(?P<archive>[a-z]+(?:-[a-z]+)?)(?:\.[a-z-]+)?/(?P<number>\d\d(?:0[1-9]|1[0-2])\d{3})(?:v\d+)?",
+    r"|(?P<archive>[a-z]{1,10}(?:-[a-z]{1,10})?)(?:\.[a-z-]+)?/(?P<number>\d\d(?:0[1-9]|1[0-2])\d{3})(?:v\d+)?",
     re.IGNORECASE | re.ASCII,
 )
 _DOI_PREFIX = re.compile(r"(?P<url>https?://(?:dx\.|www\.)?doi\.org/)|doi:\s*", re.IGNORECASE)
@@ -43,10 +43,10 @@ def normalise_doi(text: str) -> str:
     if prefix := _DOI_PREFIX.match(bare):
         bare = bare[prefix.end() :]
         bare = unquote(bare) if prefix["url"] else bare
-    bare = bare.rstrip(".,; ")
+    bare = bare.rstrip(".,; ").lower()  # of some letters, the lower case is two
     if len(bare) > 255 or not _DOI.fullmatch(bare):
         raise ValueError(f"“{text[:80]}” is not a DOI such as 10.1000/182")
-    return bare.lower()
+    return bare
 
 
 def title_key(title: str) -> str:

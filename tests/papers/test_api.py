@@ -16,7 +16,7 @@ from django.http import HttpResponse
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
-from papers import api, editions, openapi
+from papers import editions, openapi, search
 from papers.models import Edition, EditionPaper
 from tests.factories import MORNING, TODAY, make_frozen_edition, make_paper, make_signal
 
@@ -387,7 +387,7 @@ def test_a_problem_is_kept_by_no_cache(client: Client) -> None:
 def test_a_question_that_takes_too_long_is_given_up(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "LONGEST_QUESTION", 100)
+    monkeypatch.setattr(search, "LONGEST_QUESTION", 100)
     reach = connection.get_connection_params()
     wanted = {"host", "port", "user", "password", "dbname"}
     with psycopg.connect(**{name: reach[name] for name in wanted & reach.keys()}) as other:

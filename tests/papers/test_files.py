@@ -337,11 +337,20 @@ def test_every_spelling_of_an_arxiv_id_is_one(text: str, identifier: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["", "2513.12345", "hello", "10.1000/182", "2505.24864x", "²505.24864"]
-)
+    "text",
+    ["", "2513.12345", "hello", "10.1000/182", "2505.24864x", "²505.24864", "abcdefghijk/9901001",
+     f"{'a' * 40}/9901001", f"hep-{'a' * 40}/9901001"],
+)  # fmt: skip
 def test_what_is_no_arxiv_id_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not an arXiv id"):
         normalise_arxiv_id(text)
+
+
+def test_identifiers_fit_their_columns() -> None:
+    assert len(normalise_arxiv_id(f"{'A' * 10}-{'B' * 10}.{'c' * 99}/9901001v12")) <= 32
+    assert len(normalise_doi("10.1000/" + "İ" * 123)) <= 255
+    with pytest.raises(ValueError, match="is not a DOI"):
+        normalise_doi("10.1000/" + "İ" * 247)  # in lower case, two characters each
 
 
 def test_every_spelling_of_a_doi_is_one() -> None:

@@ -277,7 +277,10 @@ def test_todays_page_says_when_its_list_comes(client: Client) -> None:
      "/papers/month/9999-12", "/papers/week/9999-W52", "/papers/week/2026-W54",
      "/papers/week/2026-W00", "/papers/month/2026-13", "/papers/month/0000-01",
      "/papers/top?page=2", "/papers/top?page=0", "/papers/top?page=-1", "/papers/top?page=x",
-     "/papers/top?page=11", "/papers/top?page=999999999999999999999", "/papers/top?page=²"],
+     "/papers/top?page=11", "/papers/top?page=999999999999999999999", "/papers/top?page=²",
+     "/papers/top?page=00000199999999999999999999", f"/papers/top?page=000001{'0' * 4_300}",
+     "/papers/0999-12-31", "/papers/0001-01-01", "/papers/week/0999-W05", "/papers/week/0001-W01",
+     "/papers/month/0999-01", "/papers/month/0001-01", "/papers/week/٢٠٢٦-W46"],
 )  # fmt: skip
 def test_what_has_not_come_or_cannot_be_is_not_found(client: Client, path: str) -> None:
     make_frozen_edition(make_paper(), day=TODAY)
@@ -302,6 +305,21 @@ def test_a_week_is_its_seven_days_and_knows_the_weeks_beside_it(client: Client) 
     month = page(client, "/papers/month/2026-11")
     assert len(headings(month)) == 5
     assert 'rel="prev"' not in month
+
+
+def test_the_first_years_and_their_neighbours_have_addresses(client: Client) -> None:
+    for day in (date.min, date(999, 2, 1), TODAY):
+        make_frozen_edition(make_paper(f"Of {day}"), day=day)
+    for path, before, after in [
+        ("/papers/0999-02-01", "/papers/0001-01-01", "/papers/2026-11-20"),
+        ("/papers/week/0999-W05", "/papers/week/0001-W01", "/papers/week/2026-W47"),
+        ("/papers/month/0999-02", "/papers/month/0001-01", "/papers/month/2026-11"),
+    ]:
+        body = page(client, path)
+        assert headings(body) == ["Of 0999-02-01"]
+        assert f'rel="prev" href="{before}"' in body
+        assert f'rel="next" href="{after}"' in body
+        assert page(client, before)
 
 
 def test_a_week_without_a_list_leads_to_those_beside_it(client: Client) -> None:

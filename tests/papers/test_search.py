@@ -19,7 +19,19 @@ from papers import search as module
 from papers import tasks
 from papers.embeddings import encode_pending
 from papers.models import Paper, SearchText, SearchWord
-from papers.search import Asked, Candidate, Filters, count_words, order, search, similar, slips
+from papers.search import (
+    MOST_SPELLINGS,
+    MOST_WORDS,
+    Asked,
+    Candidate,
+    Filters,
+    count_words,
+    order,
+    search,
+    similar,
+    slips,
+    understand,
+)
 from tests.factories import make_paper
 from tests.papers.tiny_encoder import write_encoder
 
@@ -122,6 +134,39 @@ def test_no_text_is_an_error(query: str) -> None:
 def test_a_very_long_query_is_cut_and_answered(query: str) -> None:
     make_paper("A graph")
     search(query)
+
+
+# --- What a query may cost ------------------------------------------------------------------------
+
+
+def test_a_query_that_repeats_itself_costs_no_more_than_its_words() -> None:
+    once, often = understand("ai ml ai"), understand("ai ml " * 170)
+    assert len(often.words) == 2
+    assert [pair.tsquery for pair in often.pairs] == ["'ai' <1> 'ml'", "'ml' <1> 'ai'"]
+    assert module._said(often)[0].count("ts_rank") == module._said(once)[0].count("ts_rank")
+    pasted = " ".join(f"w{a}x w{b}x" for a in range(12) for b in range(12))
+    asked = understand(pasted)
+    assert len(asked.words) == 12
+    assert len(asked.pairs) == MOST_WORDS
+
+
+def test_of_many_unknown_words_only_the_first_are_corrected() -> None:
+    make_paper("Attention over graphs", abstract="")
+    count_words()
+    typed = "atention attenton attnetion attentin"
+    assert search(typed).corrected == "attention attention attention attentin"
+
+
+def test_an_authors_name_is_read_in_a_bounded_number_of_spellings() -> None:
+    spellings = {
+        "".join(letter.upper() if bits >> at & 1 else letter for at, letter in enumerate("alvarez"))
+        for bits in range(128)
+    }
+    make_paper("Ours", authors=[f"Ada {name}" for name in sorted(spellings)])
+    make_paper("Another", authors=["Ada Alvarez Junior", "Alvarez Ada"])
+    found = module._spellings("ada álvarez")
+    assert len(found) == MOST_SPELLINGS + 1
+    assert {name.lower() for name in found} == {"ada alvarez", "ada álvarez"}
 
 
 # --- The index ------------------------------------------------------------------------------------
@@ -269,7 +314,9 @@ def test_filters_hold_with_and_without_words_and_then_the_newest_come_first() ->
     assert titles("Graph 0", Filters(until=yesterday))[0] != "Graph 0"
 
 
-@pytest.mark.parametrize("typed", ["José Ångström", "jose angstrom", "JOSE ÅNGSTRÖM"])
+@pytest.mark.parametrize(
+    "typed", ["José Ångström", "jose angstrom", "JOSE ÅNGSTRÖM", "Jose  Angstrom,"]
+)
 def test_an_author_is_found_by_the_whole_name_whatever_its_case_and_accents(typed: str) -> None:
     make_paper("His", authors=["José Ångström"])
     make_paper("Another's", authors=["José Ångström Junior"])

@@ -48,6 +48,29 @@ def test_the_migration_says_what_has_to_be_run() -> None:
         _extend_as_a_plain_role()
 
 
+@pytest.mark.django_db(transaction=True)
+def test_the_migration_says_that_it_needs_utf8() -> None:
+    name = f"{connection.settings_dict['NAME']}_ascii"
+    other = connection.copy()
+    other.settings_dict["NAME"] = name
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE_PROVIDER libc LOCALE 'C' "
+            "TEMPLATE template0"
+        )
+    try:
+        migration = importlib.import_module("papers.migrations.0004_search")
+        with (
+            other.schema_editor(atomic=False) as editor,
+            pytest.raises(CommandError, match=f"{name} has the encoding SQL_ASCII"),
+        ):
+            migration.check_encoding(None, editor)
+    finally:
+        other.close()
+        with connection.cursor() as cursor:
+            cursor.execute(f"DROP DATABASE {name}")
+
+
 def _extend_as_a_plain_role() -> None:
     """Inside a transaction that is rolled back: the role goes with it."""
     migration = importlib.import_module("papers.migrations.0004_search")

@@ -6,11 +6,14 @@ import re
 from datetime import timedelta
 from urllib.parse import quote
 
+import psycopg
 import pytest
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
+from papers import search
 from papers.search import count_words
 from tests.factories import make_paper, make_signal
 
@@ -99,13 +102,36 @@ def test_pages_lead_to_one_another_with_the_question(client: Client) -> None:
     assert headings(page(client, "?q=graph&page=x")) == headings(page(client, "?q=graph"))
 
 
+@pytest.mark.parametrize("path", ["/search?q=graph+nets", "/search?author=Ada+Alvarez", "similar"])
+@pytest.mark.django_db(transaction=True)
+def test_what_takes_too_long_is_given_up_and_said(
+    client: Client, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    paper = make_paper("Graph nets")
+    monkeypatch.setattr(search, "LONGEST_QUESTION", 100)
+    reach = connection.get_connection_params()
+    wanted = {"host", "port", "user", "password", "dbname"}
+    path = paper.get_absolute_url() if path == "similar" else path
+    with psycopg.connect(**{name: reach[name] for name in wanted & reach.keys()}) as other:
+        other.execute("LOCK TABLE papers_searchtext")
+        response = client.get(path)
+    assert response.status_code == 503
+    if "search" in path:
+        assert "took too long" in response.content.decode()
+        assert "No paper here fits" not in response.content.decode()
+        assert response["Retry-After"] == "60"
+    assert client.get(path).status_code == 200
+
+
 def test_what_is_typed_is_never_markup(client: Client) -> None:
     body = page(client, f"?q={quote(HOSTILE)}&author={quote(HOSTILE)}&category={quote(HOSTILE)}")
     assert HOSTILE not in body
     assert "&lt;script&gt;" in body
 
 
-@pytest.mark.parametrize("query", ["%00", "%ff%fe", "a" * 9_000, "%ed%a0%80", "'--", "page=-1"])
+@pytest.mark.parametrize(
+    "query", ["9" * 5_000, "%00", "%ff%fe", "a" * 9_000, "%ed%a0%80", "'--", "page=-1"]
+)
 def test_nothing_typed_breaks_the_page(client: Client, query: str) -> None:
     page(client, f"?q={query}&author={query}&category={query}&page={query}")
 
@@ -124,7 +150,7 @@ def test_the_number_of_queries_does_not_depend_on_what_is_found(
         make_signal(make_paper(f"Graph {number}", authors=[f"Name {number}"]), number)
     count_words()
     client.get("/search?q=graph")  # asks which encoder serves, once a minute
-    # A savepoint and its end, the query's lexemes, their counts, a title like that, candidates,
-    # papers, counters.
-    with django_assert_max_num_queries(9):
+    # A savepoint and its end, the time limit, the query's lexemes, their counts, a title like that,
+    # candidates, papers, counters.
+    with django_assert_max_num_queries(10):
         page(client, "?q=graph")
