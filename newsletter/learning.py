@@ -24,11 +24,12 @@ from newsletter.models import Feedback, Interest, RankingModel, Subscriber
 from newsletter.recommender.profiles import SparseView
 from newsletter.recommender.ranking import Ranker, Views, Whitening, coreading
 from papers import embeddings
+from papers.locks import Lock
 from papers.models import Embedding, Paper
 
 log = logging.getLogger(__name__)
 
-LOCK = 7_405_003  # one process at a time fits; a pg_advisory_lock of our own
+LOCK = Lock.FIT
 ARCHIVE = 20_000  # papers, the newest, that a model is fitted on
 MOST_LIBRARIES = 200_000  # interests that co-reading is learned from, the newest
 MOST_COREAD = 20_000  # papers kept in it, those of the most readers

@@ -2,7 +2,8 @@
 
 A delivery that is not settled never goes, however old: a mail of unknown outcome is an operator's
 to judge. Records of consent stay for ever: they prove that a reader asked for this mail, or left,
-and hold no address but its keyed hash. So do suppressions, for what they are.
+and hold no address but its keyed hash. So do suppressions, for what they are. Of harvests the last
+finished one of each source and part stays: the next one begins where it began.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import Any
 from django.conf import settings
 from django.contrib.sessions.backends.db import SessionStore
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import F, Q, QuerySet
 
 from newsletter.models import Delivery, DeliveryEvent, TokenBucket
+from papers.models import Harvest, Source, SourceAnswer
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +45,10 @@ class Pruned:
 
     deliveries: int = 0
     events: int = 0
+    harvests: int = 0
 
     def __str__(self) -> str:
-        return f"{self.deliveries} deliveries, {self.events} events"
+        return f"{self.deliveries} deliveries, {self.events} events, {self.harvests} harvests"
 
 
 def prune(now: datetime, *, seconds: float = PRUNE_SECONDS, pause: float = PAUSE_SECONDS) -> Pruned:
@@ -69,6 +72,14 @@ def prune(now: datetime, *, seconds: float = PRUNE_SECONDS, pause: float = PAUSE
         pruned.deliveries += _delete(Delivery.objects.filter(pk__in=batch, state__in=SETTLED))
         if not _go_on(ends, pause):
             return pruned
+    for batch in _old_harvests(now):
+        pruned.harvests += _delete(Harvest.objects.filter(pk__in=batch, retry_at=None))
+        if not _go_on(ends, pause):
+            return pruned
+    if settings.RETAIN_EVENTS_DAYS:
+        # Without what a server called its answer, it is asked for all of it once more.
+        old = now - timedelta(days=settings.RETAIN_EVENTS_DAYS)
+        SourceAnswer.objects.filter(at__lt=old).delete()
     TokenBucket.objects.filter(filled_at__lt=now - BUCKETS_KEPT).delete()
     SessionStore.clear_expired()
     log.info("pruned: %s", pruned)
@@ -81,7 +92,11 @@ def would_prune(now: datetime) -> Pruned:
         Delivery.objects.filter(pk__in=batch, state__in=SETTLED).count()
         for batch in _old_deliveries(now)
     )
-    return Pruned(sum(deliveries), sum(len(batch) for batch in _old_events(now)))
+    return Pruned(
+        sum(deliveries),
+        sum(len(batch) for batch in _old_events(now)),
+        sum(len(batch) for batch in _old_harvests(now)),
+    )
 
 
 def _go_on(ends: float, pause: float) -> bool:
@@ -113,6 +128,25 @@ def _old_events(now: datetime) -> Iterator[list[int]]:
     if days:
         rows = DeliveryEvent.objects.filter(processed_at__isnull=False)
         yield from _old(rows.values_list("pk", "received_at"), now - timedelta(days=days))
+
+
+def _old_harvests(now: datetime) -> Iterator[list[int]]:
+    """Of those that nobody takes up any more."""
+    days = settings.RETAIN_EVENTS_DAYS
+    if not days:
+        return
+    done = Harvest.objects.filter(source__in=Source.values, state=Harvest.State.DONE)
+    # A window that somebody chose is not the one that the next begins after.
+    to_now = Q(until=None) | Q(until__gte=F("started_at__date"))
+    kept = {
+        pk
+        for rows in (done, done.filter(to_now))
+        for pk in rows.order_by("source", "part", "-started_at")
+        .distinct("source", "part")
+        .values_list("pk", flat=True)
+    }
+    settled = Harvest.objects.filter(retry_at=None).exclude(pk__in=kept)
+    yield from _old(settled.values_list("pk", "started_at"), now - timedelta(days=days))
 
 
 def _old(rows: QuerySet[Any, tuple[int, datetime]], before: datetime) -> Iterator[list[int]]:

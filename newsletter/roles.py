@@ -26,7 +26,7 @@ OPERATORS: Rights = {
         "editionpaper": ("view",),
         "signal": ("view",),
         "sourcerecord": ("view",),
-        "harvest": ("view",),
+        "harvest": ("view", "give_up"),
     },
     "newsletter": {
         "subscriber": ("view", "change"),

@@ -598,7 +598,7 @@ class HarvestAdmin(NoHandWriting, admin.ModelAdmin[Harvest]):
         "source", "part", "window", "state", "attempt", "retry_at", "started_at", "finished_at",
         "read", "new", "updated", "skipped", "failed", "error_list", "cursor",
     )  # fmt: skip
-    actions = ("try_again",)
+    actions = ("try_again", "give_up")
 
     @admin.display(description="Window")
     def window(self, harvest: Harvest) -> str:
@@ -622,3 +622,18 @@ class HarvestAdmin(NoHandWriting, admin.ModelAdmin[Harvest]):
             messages.success(request, "Tried again within a minute, if a worker and beat run.")
         else:
             messages.warning(request, "None of these failed at one of HARVEST_SOURCES.")
+
+    def has_give_up_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("papers.give_up_harvest")
+
+    @admin.action(description="Give up", permissions=["give_up"])
+    def give_up(self, request: HttpRequest, rows: QuerySet[Harvest]) -> None:
+        given_up = harvesting.give_up(rows)
+        if given_up:
+            messages.success(
+                request,
+                f"{given_up} given up. The next pull begins where the last finished one began; to "
+                "leave days out, run `manage.py harvest` with a later --since.",
+            )
+        else:
+            messages.warning(request, "None of these failed and waits to be tried again.")

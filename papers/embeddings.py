@@ -26,11 +26,12 @@ from numpy.typing import NDArray
 
 from papers import encoders
 from papers.encoders import Encoder, EncoderError
+from papers.locks import Lock
 from papers.models import Embedding, Paper
 
 log = logging.getLogger(__name__)
 
-LOCK = 7_405_002  # one process at a time encodes; a pg_advisory_lock of our own
+LOCK = Lock.ENCODE
 LISTED = 5_000  # papers looked up at a time: more than a minute's work, few enough to hold
 RETIRED = 5_000  # rows deleted in one transaction
 NEARLY = 0.99  # of what the fullest encoder covers, before the configured one serves

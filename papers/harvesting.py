@@ -28,8 +28,10 @@ from django.utils import timezone
 
 from papers import ingest, politeness
 from papers.ingest import Summary
+from papers.locks import Lock
 from papers.models import Harvest, Paper, Source, SourceAnswer
 from papers.sources import (
+    BadRecord,
     CursorExpired,
     Page,
     PaperRecord,
@@ -44,7 +46,6 @@ from papers.sources.identifiers import normalise_arxiv_id
 log = logging.getLogger(__name__)
 
 VERSION = "0.1.0"  # pyproject's, which is not installed with the code
-LOCK = 7_405_002  # of who looks whether a source is being pulled; a pg_advisory_xact_lock
 
 ARXIV, HUGGING_FACE = Source.ARXIV.value, Source.HUGGING_FACE.value
 FEED = "announcement"  # a part of arXiv beside its categories
@@ -151,17 +152,27 @@ def begin(window: Window, now: datetime) -> Harvest:
 
 
 def _take_up(row: Harvest, now: datetime) -> Harvest:
-    if row.state == S.FAILED:
-        row.attempt += 1
-    row.state, row.retry_at, row.finished_at = S.RUNNING, now + LEASE, None
-    row.save(update_fields=["state", "retry_at", "finished_at", "attempt"])
+    attempt = row.attempt + 1 if row.state == S.FAILED else row.attempt
+    # As it was read: a process that was thought dead may just have renewed its lease.
+    same = Harvest.objects.filter(pk=row.pk, state=row.state, retry_at=row.retry_at)
+    values = {
+        "state": S.RUNNING, "retry_at": now + LEASE, "finished_at": None, "attempt": attempt,
+    }  # fmt: skip
+    if not same.update(**values):
+        raise AlreadyRunning(
+            f"Another process has taken up harvest {row.pk} of {Source(row.source).label}."
+        )
+    _set(row, values)
     return row
 
 
 def _check_idle(source: str, now: datetime) -> None:
     """Within a transaction: until its end, nobody else begins to pull this source."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))", [Lock.HARVEST, source])
+        (alone,) = cursor.fetchone()
+    if not alone:
+        raise AlreadyRunning(f"Another process is just beginning to pull {Source(source).label}.")
     held = Harvest.objects.filter(source=source, state=S.RUNNING, retry_at__gt=now).first()
     if held is not None and held.retry_at is not None:
         raise AlreadyRunning(
@@ -195,6 +206,7 @@ def pull(
     """
     ends = time.monotonic() + seconds
     client = _client(patience, timeout)
+    restarted = False
     try:
         while True:
             try:
@@ -208,18 +220,17 @@ def pull(
                         return _put_down(harvest)
                 raise SourceError("the last page did not come")
             except CursorExpired:
-                if not harvest.cursor:
+                if restarted or not harvest.cursor:
                     raise
                 # What was read is here already, and reading it again changes nothing.
                 log.info("harvest %s begins again: its cursor has expired", harvest.pk)
-                _update(harvest, cursor="")
+                restarted = True
+                _update(harvest, cursor="", attempt=harvest.attempt + 1)
     except politeness.NotYet:
         _put_down(harvest)
         raise
     except _Lost:
-        log.warning("harvest %s was taken up by another process", harvest.pk)
-        harvest.refresh_from_db()
-        return harvest
+        return _lost(harvest)
     except SourceError as error:
         return _fail(harvest, error, again=again)
     except Exception as error:
@@ -245,15 +256,32 @@ def _pages(client: Client, harvest: Harvest) -> Iterator[Page]:
 
 
 def _days(client: Client, cursor: str, day: date, until: date) -> Iterator[Page]:
-    """The lists of days, whose cursor is a day and the cursor within it."""
+    """The lists of days, whose cursor is a day and the cursor within it.
+
+    A day that is refused is told with the next page, and stops no other day.
+
+    Raises:
+        Refused: they all are.
+    """
     at, _, within = cursor.partition(" ")
     day = date.fromisoformat(at) if at else day
+    came = bool(cursor)
+    refused: list[BadRecord] = []
     while day <= until:
         after = day + timedelta(days=1)
-        for page in huggingface.daily(client, settings.HUGGINGFACE_URL, day, within):
-            following = after.isoformat() if after <= until else ""
-            yield replace(page, cursor=f"{day} {page.cursor}" if page.cursor else following)
+        following = after.isoformat() if after <= until else ""
+        try:
+            for page in huggingface.daily(client, settings.HUGGINGFACE_URL, day, within):
+                here = f"{day} {page.cursor}" if page.cursor else following
+                came, told, refused = True, tuple(refused), []
+                yield replace(page, cursor=here, records=(*told, *page.records))
+        except Refused as error:
+            if not (came or following):
+                raise
+            refused.append(BadRecord(f"Hugging Face, {day}", f"{type(error).__name__}: {error}"))
         day, within = after, ""
+    if refused:
+        yield Page(tuple(refused))
 
 
 def _keep(harvest: Harvest, page: Page) -> None:
@@ -271,17 +299,21 @@ def _keep(harvest: Harvest, page: Page) -> None:
             name: getattr(summary, name)
             for name in ("read", "new", "updated", "skipped", "failed", "errors")
         }
-        # A page is a success: what fails after it fails for the first time.
-        kept |= {"cursor": page.cursor, "attempt": 1, "retry_at": now + LEASE}
+        kept |= {"cursor": page.cursor, "retry_at": now + LEASE}
+        # Getting on is a success: what fails after it fails for the first time. The first page is
+        # none, where it is asked for again because the second one is never to be had.
+        if harvest.cursor or not page.cursor:
+            kept["attempt"] = 1
         if not page.cursor:
             kept |= {"state": S.DONE, "finished_at": now, "retry_at": None}
-        _update(harvest, **kept)
+        _write(harvest, kept)
         if page.validator is not None:
             named = page.validator
             SourceAnswer.objects.update_or_create(
                 url=named.url,
                 defaults={"etag": named.etag, "last_modified": named.last_modified, "at": now},
             )
+    _set(harvest, kept)
     if page.wait:
         politeness.rest(_host(harvest), page.wait)
 
@@ -297,16 +329,39 @@ def _ours(harvest: Harvest) -> Any:
     return Harvest.objects.filter(pk=harvest.pk, state=S.RUNNING, retry_at=harvest.retry_at)
 
 
+def _write(harvest: Harvest, values: dict[str, Any]) -> None:
+    """Write where the harvest is still ours; elsewhere it is another's to write.
+
+    Raises:
+        _Lost: it is another's.
+    """
+    if not _ours(harvest).update(**values):
+        raise _Lost
+
+
+def _set(harvest: Harvest, values: dict[str, Any]) -> None:
+    """What was written, once it stands."""
+    for name, value in values.items():
+        setattr(harvest, name, value)
+
+
 def _update(harvest: Harvest, **values: Any) -> None:
-    """Write where the harvest is still ours; elsewhere it is another's to write."""
-    if _ours(harvest).update(**values):
-        for name, value in values.items():
-            setattr(harvest, name, value)
+    _write(harvest, values)
+    _set(harvest, values)
+
+
+def _lost(harvest: Harvest) -> Harvest:
+    log.warning("harvest %s was taken up by another process", harvest.pk)
+    harvest.refresh_from_db()
+    return harvest
 
 
 def _put_down(harvest: Harvest) -> Harvest:
     """Let whoever comes next go on."""
-    _update(harvest, retry_at=timezone.now())
+    try:
+        _update(harvest, retry_at=timezone.now())
+    except _Lost:
+        return _lost(harvest)
     return harvest
 
 
@@ -319,13 +374,19 @@ def _fail(harvest: Harvest, error: Exception | str, *, again: bool) -> Harvest:
     if isinstance(error, SourceError) and error.retry_after:
         delay = max(delay, timedelta(seconds=error.retry_after))
     log.warning("harvest %s, attempt %s: %s", harvest.pk, harvest.attempt, words)
-    _update(
-        harvest,
-        state=S.FAILED,
-        finished_at=now,
-        retry_at=now + delay if again else None,
-        errors=[*harvest.errors, ingest.storable(words)[:1000]],
-    )
+    # A cursor that is no longer taken is not always called so.
+    cursor = "" if isinstance(error, Refused) else harvest.cursor
+    try:
+        _update(
+            harvest,
+            state=S.FAILED,
+            finished_at=now,
+            retry_at=now + delay if again else None,
+            errors=[*harvest.errors, ingest.storable(words)[:1000]][-ingest.ERRORS_KEPT :],
+            cursor=cursor,
+        )
+    except _Lost:
+        return _lost(harvest)
     return harvest
 
 
@@ -372,7 +433,10 @@ def _claim_due(source: str, now: datetime, seen: set[int]) -> Harvest | None:
             .order_by("retry_at")
         )
         if (row := waiting.first()) is not None:
-            return _take_up(row, now)
+            try:
+                return _take_up(row, now)
+            except AlreadyRunning:
+                return None
         for part in parts:
             if (window := due(source, part, now)) is not None:
                 return Harvest.objects.create(
@@ -390,6 +454,13 @@ def try_again(rows: QuerySet[Harvest], now: datetime) -> int:
     """Have failed harvests tried at the next tick; returns how many there are."""
     sources = settings.HARVEST_SOURCES
     return rows.filter(source__in=sources, state=S.FAILED).update(retry_at=now)
+
+
+def give_up(rows: QuerySet[Harvest]) -> int:
+    """Have failed harvests never tried again, so that the next window begins; returns how many
+    there are."""
+    waiting = rows.filter(state=S.FAILED, retry_at__isnull=False)
+    return waiting.update(retry_at=None)
 
 
 def parts_of(source: str) -> list[str]:

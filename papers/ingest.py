@@ -21,7 +21,7 @@ import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 from itertools import islice
 from typing import Any, TypeVar
@@ -30,6 +30,7 @@ from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from papers.locks import Lock
 from papers.models import Harvest, Paper, Signal, Source, SourceRecord
 from papers.sources import BadRecord, PaperRecord, Withdrawn, identifiers
 
@@ -40,7 +41,11 @@ log = logging.getLogger(__name__)
 
 BATCH = 500
 ERRORS_KEPT = 1000
-LOCK = 7_405_001  # one import at a time writes; a pg_advisory_xact_lock of our own
+# A number that stays the same is noted again so often. With the six hours between two counts of a
+# paper, that is within the day over which editions.newest_counts looks for growth.
+REPEATED = timedelta(hours=12)
+COMPARED = timedelta(days=1)  # how far back a snapshot is compared with others
+LOCK = Lock.IMPORT
 # What a source may state of a paper; listed_on, versions and withdrawn_on are merged by themselves.
 STATED = (
     "title", "abstract", "arxiv_id", "doi", "authors", "categories", "published_on", "url",
@@ -300,7 +305,9 @@ class _Known:
             said[source] = SourceRecord(paper=paper, source=source, record={}, seen_at=at)
         row = said[source]
         old, row.record = row.record, _corrected(row, stated, at, keeps)
-        if row.record != old:
+        # A word that is repeated counts too: else an older one that came late would replace it.
+        repeated = source in SPEAKS and at > row.seen_at and "withdrawn_on" not in stated
+        if row.record != old or repeated:
             row.seen_at = max(row.seen_at, at)
             self.heard[id(paper), source] = row
         self._merge(paper, source, old, stated)
@@ -400,7 +407,7 @@ def _stated(record: PaperRecord) -> Statement:
                 stated[name] = list(value)
             elif value := _fit(name, value):
                 stated[name] = value
-    if record.listed_on:
+    if record.listed_on and not record.cross_listed:
         stated["listed_on"] = record.listed_on.isoformat()
     if record.versions:
         stated["versions"] = [
@@ -465,33 +472,26 @@ def _fit(name: str, stated: str | date) -> str | None:
 
 
 def _write_signals(touched: list[tuple[Paper, PaperRecord]], now: datetime) -> set[int]:
-    """Add the snapshots not known yet; returns the ids of the papers that got one.
+    """Add the snapshots that say something new; returns the ids of the papers that got one.
 
-    A record that says when it was counted is one snapshot for ever. One that does not counts as
-    counted now, and only where the number has grown: two files that disagree would otherwise
-    outdo each other at every import.
+    A record that says when it was counted is one snapshot for ever, but for a number that is the
+    same as shortly before: it is noted once more, for that it has not grown is known only then, and
+    then seldom. A record that does not say so counts as counted now, and only where the number has
+    grown: two files that disagree would otherwise outdo each other at every import.
     """
-    seen: set[tuple[int, str, str, datetime]] = set()
-    latest: dict[tuple[int, str, str], tuple[datetime, int]] = {}
-    papers = {paper.pk for paper, record in touched if record.counters}
-    for signal in Signal.objects.filter(paper__in=papers).order_by("observed_at"):
-        key = (signal.paper_id, signal.source, signal.counter)
-        seen.add((*key, signal.observed_at))
-        latest[key] = (signal.observed_at, signal.value)
+    known = _known_counts(touched)
     new: dict[tuple[int, str, str, datetime], Signal] = {}
     for paper, record in touched:
         for counter, value in record.counters.items():
-            key = (paper.pk, record.source, counter)
+            counts = known.setdefault((paper.pk, record.source, counter), {})
             observed_at = record.observed_at or now
             if record.observed_at is None:
-                if key in latest and latest[key][1] >= value:
+                if counts and counts[max(counts)] >= value:
                     continue
-            elif (*key, observed_at) in seen:
+            elif observed_at in counts or _tells_nothing(counts, observed_at, value):
                 continue
-            seen.add((*key, observed_at))
-            if key not in latest or latest[key][0] <= observed_at:
-                latest[key] = (observed_at, value)
-            new[*key, observed_at] = Signal(
+            counts[observed_at] = value
+            new[paper.pk, record.source, counter, observed_at] = Signal(
                 paper=paper,
                 source=record.source,
                 counter=counter,
@@ -506,3 +506,31 @@ def _write_signals(touched: list[tuple[Paper, PaperRecord]], now: datetime) -> s
         update_fields=["value"],
     )
     return {signal.paper_id for signal in new.values()}
+
+
+def _known_counts(
+    touched: list[tuple[Paper, PaperRecord]],
+) -> dict[tuple[int, str, str], dict[datetime, int]]:
+    """By paper, source and counter: what was counted when, as far as it is compared with."""
+    moments = [one.observed_at for _, one in touched if one.counters and one.observed_at]
+    dated = {paper.pk for paper, one in touched if one.counters and one.observed_at}
+    undated = {paper.pk for paper, one in touched if one.counters and not one.observed_at}
+    rows: list[Signal] = []
+    if moments:
+        around = (min(moments) - COMPARED, max(moments))
+        rows += Signal.objects.filter(paper__in=dated, observed_at__range=around)
+    if undated:
+        newest = Signal.objects.filter(paper__in=undated)
+        newest = newest.order_by("paper_id", "source", "counter", "-observed_at")
+        rows += newest.distinct("paper_id", "source", "counter")
+    known: dict[tuple[int, str, str], dict[datetime, int]] = {}
+    for row in rows:
+        counts = known.setdefault((row.paper_id, row.source, row.counter), {})
+        counts[row.observed_at] = row.value
+    return known
+
+
+def _tells_nothing(counts: dict[datetime, int], at: datetime, value: int) -> bool:
+    """Whether the number is that of shortly before, and more than one was known by then."""
+    before = sorted(moment for moment in counts if at - COMPARED <= moment < at)
+    return len(before) > 1 and counts[before[-1]] == value and at - before[-1] < REPEATED

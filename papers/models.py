@@ -279,11 +279,13 @@ class Harvest(models.Model):
 
     class Meta:
         ordering = ("-started_at",)
+        permissions = [("give_up_harvest", "Can give up a harvest")]
         constraints = [
             models.CheckConstraint(
                 condition=Q(state__in=["running", "done", "failed"]), name="harvest_state_known"
             )
         ]
+        indexes = [models.Index(fields=["source", "part", "-started_at"], name="harvest_newest")]
 
     def __str__(self) -> str:
         return f"{self.source} at {self.started_at:%Y-%m-%d %H:%M}"

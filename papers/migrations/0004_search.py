@@ -12,6 +12,20 @@ from django.core.management.base import CommandError
 from django.db import DatabaseError, migrations, models
 
 
+def check_encoding(apps, schema_editor):
+    """normalize() knows no other encoding, and says so in fewer words."""
+    with schema_editor.connection.cursor() as cursor:
+        cursor.execute("SHOW server_encoding")
+        (encoding,) = cursor.fetchone()
+    if encoding != "UTF8":
+        name = schema_editor.connection.settings_dict["NAME"]
+        raise CommandError(
+            f"The database {name} has the encoding {encoding}; search needs UTF8. Make a new one "
+            "(`CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`), and bring there what this "
+            "one has with pg_dump and pg_restore."
+        )
+
+
 class TrigramExtension(django.contrib.postgres.operations.TrigramExtension):
     """Passes without any rights where the extension is there already."""
 
@@ -121,6 +135,7 @@ class Migration(migrations.Migration):
     dependencies = [("papers", "0003_sources")]
 
     operations = [
+        migrations.RunPython(check_encoding, migrations.RunPython.noop),
         TrigramExtension(),
         migrations.CreateModel(
             name="SearchText",

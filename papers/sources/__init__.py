@@ -85,6 +85,7 @@ class PaperRecord:
     categories: tuple[str, ...] = ()  # the primary one first
     published_on: date | None = None
     listed_on: date | None = None
+    cross_listed: bool = False  # listed_on is of another category: of use for a new paper alone
     only_updates: bool = False
     url: str = ""
     pdf_url: str = ""

@@ -351,8 +351,9 @@ def _atom_entry(entry: Element, place: str) -> PaperRecord | BadRecord:
 def announced(client: Client, base: str, categories: Iterable[str]) -> Iterator[Page]:
     """What arXiv announced last in these categories: one page, at weekends an empty one.
 
-    New papers and those newly listed in a category (`new`, `cross`) have the announcement's day.
-    Another version of an old paper (`replace`, `replace-cross` and the like) only updates it.
+    New papers and those newly listed in a category (`new`, `cross`) have the announcement's day; of
+    the latter it counts where the paper is not known. Another version of an old paper (`replace`,
+    `replace-cross` and the like) only updates it.
 
     Raises:
         ValueError: one of the categories is none.
@@ -413,6 +414,7 @@ def _announced(item: Element, place: str) -> PaperRecord | BadRecord:
                 category.get("term") or text(category) for category in children(item, "category")
             ),
             listed_on=day if is_new else None,
+            cross_listed=kind == "cross",
             only_updates=not is_new,
             licence=_licence(text(item, "rights")),
             journal_ref=as_text(text(item, "journal_reference"), MAX_JOURNAL_REF),

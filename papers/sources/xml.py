@@ -14,6 +14,8 @@ from papers.sources import BadAnswer
 
 MAX_DEPTH = 50
 MAX_PARTS = 1_000_000  # elements and attributes
+_CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_REFERENCE = re.compile(rb"&#(x[0-9a-f]{1,20}|[0-9]{1,20});", re.I)
 
 
 class _Bounded(TreeBuilder):
@@ -44,6 +46,7 @@ def parsed(content: bytes, place: str) -> Element:
         raise BadAnswer(f"{place}: the answer is empty")
     if re.match(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html)\b", start):
         raise BadAnswer(f"{place}: a page in HTML instead of XML{_titled(content)}")
+    content = _readable(content)
     parser = DefusedXMLParser(
         target=_Bounded(), forbid_dtd=True, forbid_entities=True, forbid_external=True
     )
@@ -57,6 +60,20 @@ def parsed(content: bytes, place: str) -> Element:
     except (ValueError, LookupError) as error:  # also an encoding that nobody knows
         raise BadAnswer(f"{place}: XML that cannot be read: {str(error)[:200]}") from None
     return root
+
+
+def _readable(content: bytes) -> bytes:
+    """Without the characters that XML forbids: a record that has them costs no other."""
+    if b"\0" in content[:4] or content[:2] in (b"\xfe\xff", b"\xff\xfe"):
+        return content  # UTF-16, where these bytes are parts of others
+    return _REFERENCE.sub(_allowed, _CONTROLS.sub(b"", content))
+
+
+def _allowed(reference: re.Match[bytes]) -> bytes:
+    digits = reference[1].lower()
+    code = int(digits[1:], 16) if digits.startswith(b"x") else int(digits)
+    allowed = code in (9, 10, 13) or 0x20 <= code <= 0xD7FF or 0xE000 <= code <= 0xFFFD
+    return reference[0] if allowed or 0x10000 <= code <= 0x10FFFF else b""
 
 
 def _titled(content: bytes) -> str:

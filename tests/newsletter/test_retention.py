@@ -27,7 +27,8 @@ from newsletter.models import (
     TokenBucket,
 )
 from newsletter.retention import SETTLED, Pruned
-from papers.models import Edition
+from papers.harvesting import next_window
+from papers.models import Edition, Harvest, SourceAnswer
 from tests.factories import make_frozen_edition, make_subscriber
 from tests.newsletter.pages import signed_in
 from tests.newsletter.test_sending import elsewhere
@@ -137,6 +138,34 @@ def test_an_event_goes_with_its_delivery_or_before(settings: Settings) -> None:
     assert prune() == Pruned(1, 2)
     assert set(DeliveryEvent.objects.values_list("content_digest", flat=True)) == {"3", "5"}
     assert kept.delivery == middle
+
+
+def harvested(days_ago: int, **fields: object) -> Harvest:
+    then = timezone.now() - timedelta(days=days_ago)
+    values = {"source": "arxiv", "part": "cs.LG", "state": "done", "started_at": then} | fields
+    return Harvest.objects.create(**values)
+
+
+def test_harvests_go_but_for_where_the_next_one_begins(settings: Settings) -> None:
+    settings.RETAIN_EVENTS_DAYS = 30
+    now = timezone.now()
+    chosen = harvested(300, since=now.date(), until=now.date() - timedelta(days=301))
+    newest_of_another_part = harvested(400, part="announcement")
+    harvested(350)
+    begins = harvested(320)
+    harvested(200, state="failed")
+    waiting = harvested(200, state="failed", retry_at=now)
+    harvested(200, source="/files/papers.jsonl")
+    young = harvested(10, state="failed")
+    for days in (29, 31):
+        at = now - timedelta(days=days)
+        SourceAnswer.objects.create(url=f"https://example.org/{days}", etag="1", at=at)
+    assert retention.would_prune(now).harvests == 3
+    assert prune().harvests == 3
+    kept = {chosen, newest_of_another_part, begins, waiting, young}
+    assert set(Harvest.objects.all()) == kept
+    assert next_window("arxiv", "cs.LG", now).since >= begins.started_at.date() - timedelta(days=1)
+    assert SourceAnswer.objects.get().url.endswith("29")
 
 
 def test_consent_and_suppressions_stay_for_ever() -> None:

@@ -459,7 +459,7 @@ def test_more_identifiers_than_a_hundred_are_refused(curator: Client) -> None:
 @pytest.mark.parametrize(
     ("form", "words"),
     [
-        ({"identifier": "2505.24864"}, "Or add the paper by its title and link instead."),
+        ({"identifier": "2505.24864", "ask": "on"}, "Or add the paper by its title and link"),
         ({"identifier": "10.1000/182"}, "No paper 10.1000/182 is known here"),
         ({"identifier": "hello"}, "“hello” is neither an arXiv id nor a DOI"),
         ({"title": "Only a title"}, "an identifier, or both a title and a link"),

@@ -487,6 +487,15 @@ def test_a_frozen_edition_refuses_a_pin_and_allows_a_hide() -> None:
     assert len(editions.pool(edition).paper_ids) == 0
 
 
+def test_adding_what_is_hidden_on_the_list_already_says_so() -> None:
+    paper = make_paper("Old", arxiv_id="2505.24864", listing_day=TODAY)
+    edition = editions.open_edition(TODAY)
+    editions.curate(on(edition, paper), HIDDEN)
+    with pytest.raises(editions.CurationError, match="“Old” is hidden on this list; show it again"):
+        editions.add_paper(edition, identifier="2505.24864")
+    assert on(edition, paper).curation == HIDDEN
+
+
 def test_an_edition_has_at_most_three_pins_so_that_the_smallest_mail_holds_them_all() -> None:
     for title in "ABCD":
         make_paper(title, listing_day=TODAY)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.core.management import CommandError, call_command
 from django.test import Client
 from pytest_django import Settings
@@ -74,7 +74,7 @@ def test_each_category_is_harvested_and_one_that_fails_stops_no_other(sources: A
 
 def test_days_that_somebody_chose_are_not_tried_again_by_themselves(sources: Any) -> None:
     chosen = ["huggingface", "--since", "2026-11-18", "--until", "2026-11-19"]
-    days = [listed("2026-11-18", entry(1)), Saved("/hf?date=2026-11-19", b"", 404)]
+    days = [listed("2026-11-18", entry(1)), Saved("/hf?date=2026-11-19", b"", 500)]
     with Recorded([*days, listed("2026-11-19", entry(2))]) as server:
         sources(server, "huggingface")
         with pytest.raises(CommandError):
@@ -189,6 +189,25 @@ def test_the_admin_shows_a_failing_harvest_and_has_it_tried_again(
         row.refresh_from_db()
         assert row.retry_at is not None
         assert row.retry_at <= datetime.now(UTC)
+        form["action"] = "give_up"
+        answer = staff.post("/admin/papers/harvest/", form, follow=True)
+        assert "1 given up" in answer.content.decode()
+        row.refresh_from_db()
+        assert row.retry_at is None
+
+
+def test_who_may_only_look_gives_no_harvest_up(client: Client, sources: Any) -> None:
+    looker = User.objects.create_user("looker", is_staff=True)
+    looker.user_permissions.add(Permission.objects.get(codename="view_harvest"))
+    client.force_login(looker)
+    with Recorded([Saved("/hf", b"", 503)]) as server:
+        sources(server, "huggingface")
+        (row,) = harvest_due(datetime.now(UTC))
+    for action in ("give_up", "try_again"):
+        form = {"action": action, "_selected_action": [row.pk]}
+        client.post("/admin/papers/harvest/", form, follow=True)
+        was, row = row.retry_at, Harvest.objects.get()
+        assert (row.retry_at == was) == (action == "give_up")
 
 
 def test_what_each_source_said_stands_with_the_paper(staff: Client, sources: Any) -> None:

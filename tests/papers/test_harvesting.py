@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
+from django.db import transaction
 from pytest_django import Settings
 
 from newsletter import health, status
 from newsletter.models import Alert
-from papers import checks, harvesting, politeness
+from papers import checks, embeddings, harvesting, ingest, politeness
 from papers.harvesting import (
     FEED,
     AlreadyRunning,
@@ -32,6 +33,7 @@ from papers.harvesting import (
 from papers.models import Harvest, Paper, Signal, SourceAnswer, SourceHost, SourceRecord
 from papers.sources import Refused
 from papers.sources.recorded import Behaviour, Recorded, Saved
+from tests.newsletter.test_sending import elsewhere
 
 pytestmark = pytest.mark.django_db
 
@@ -251,6 +253,74 @@ def test_an_expired_cursor_restarts_the_window(sources: Any) -> None:
     assert ids() == ["2611.00001", "2611.00002"]
 
 
+def test_a_cursor_that_is_never_taken_does_not_restart_the_window_without_end(
+    sources: Any,
+) -> None:
+    pages = [page("", oai(record(1), token="bad")), page("bad", EXPIRED)]
+    attempts = []
+    with Recorded(pages) as server:
+        sources(server)
+        for _ in range(2):
+            row = pull(begin(CS, NOON))
+            attempts.append((row.state, row.cursor, row.attempt))
+        assert len(server.asked) == 8  # of each pull: the page, its cursor, and both once more
+    assert attempts == [(S.FAILED, "", 2), (S.FAILED, "", 4)]  # so that somebody is told
+
+
+def test_a_cursor_that_is_refused_in_other_words_is_given_up(sources: Any) -> None:
+    pages = [page("", oai(record(1), token="old")), page("old", b"", status=400)]
+    with Recorded(pages) as server:
+        sources(server)
+        row = pull(begin(CS, NOON))
+    row.refresh_from_db()
+    assert (row.state, row.cursor, row.read) == (S.FAILED, "", 1)
+
+
+def test_what_is_not_kept_is_not_in_the_harvest_in_memory_either(
+    sources: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*args: Any, **options: Any) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(SourceAnswer.objects, "update_or_create", breaks)
+    with Recorded([listed("2026-11-20", entry(1), ETag='"one"')]) as server:
+        sources(server)
+        row = pull(begin(TODAY, NOON))
+    assert (row.state, row.read) == (S.FAILED, 0)
+    row.refresh_from_db()
+    assert (row.state, row.read, row.errors) == (S.FAILED, 0, ["OSError: the disk is full"])
+
+
+def test_a_harvest_that_keeps_failing_keeps_its_last_errors(
+    sources: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "ERRORS_KEPT", 2)
+    with Recorded([page("", b"", status=code) for code in (500, 502, 403)]) as server:
+        sources(server)
+        for _ in range(3):
+            row = pull(begin(CS, NOON))
+    assert [error.partition(":")[0] for error in row.errors] == ["ServerFailed", "Refused"]
+
+
+def test_a_record_with_characters_that_xml_forbids_loses_no_page(sources: Any) -> None:
+    pages = [page("", oai(record(1), record(2, "Kites\x08 o\0f &#x1; height &#2; &amp; &#233;")))]
+    with Recorded(pages) as server:
+        sources(server)
+        assert pull(begin(CS, NOON)).state == S.DONE
+    assert Paper.objects.get(arxiv_id="2611.00002").title == "Kites of height & é"
+
+
+def test_a_window_that_always_fails_can_be_given_up(sources: Any) -> None:
+    with Recorded([page("", b"<html>never</html>")]) as server:
+        sources(server)
+        row = pull(begin(CS, NOON))
+    later = NOON + timedelta(days=3)  # after the next announcement
+    assert due("arxiv", "cs.LG", later) is None
+    assert harvesting.give_up(Harvest.objects.all()) == 1
+    assert due("arxiv", "cs.LG", later) is not None
+    assert begin(CS, NOON).pk != row.pk
+
+
 def test_a_window_that_is_refused_from_the_start_fails(sources: Any) -> None:
     with Recorded([page("", EXPIRED)]) as server:
         sources(server)
@@ -333,6 +403,43 @@ def test_one_process_at_a_time_pulls_a_source(sources: Any) -> None:
     begin(TODAY, NOON)  # another source
 
 
+@pytest.mark.django_db(transaction=True)
+def test_who_comes_while_another_looks_is_sent_away_and_does_not_wait() -> None:
+    found: list[Any] = []
+
+    def comes() -> None:
+        try:
+            begin(CS, NOON)
+        except AlreadyRunning as error:
+            found.append(str(error))
+        found.append(harvesting._claim_due("arxiv", NOON, set()))
+        found.append(begin(TODAY, NOON).source)  # another source
+
+    with transaction.atomic():
+        harvesting._check_idle("arxiv", NOON)
+        elsewhere(comes)
+    assert found == ["Another process is just beginning to pull arXiv.", None, "huggingface"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_encoding_holds_no_harvest_up() -> None:
+    found: list[str] = []
+    with embeddings._alone() as alone:
+        assert alone
+        elsewhere(lambda: found.append(begin(CS, NOON).source))
+    assert found == ["arxiv"]
+
+
+def test_a_harvest_is_taken_up_as_it_was_read_or_not_at_all() -> None:
+    row = begin(CS, NOON)
+    read = Harvest.objects.get()
+    Harvest.objects.update(retry_at=NOON + timedelta(hours=1))  # its process lives
+    with pytest.raises(AlreadyRunning):
+        harvesting._take_up(read, NOON)
+    row.refresh_from_db()
+    assert row.retry_at == NOON + timedelta(hours=1)
+
+
 # -- Hugging Face
 
 
@@ -355,6 +462,30 @@ def test_the_days_are_pulled_one_after_the_other_and_go_on_at_the_day_that_broke
     assert list(Paper.objects.order_by("arxiv_id").values_list("listing_day", flat=True)) == [
         date(2026, 11, 18), date(2026, 11, 19), date(2026, 11, 20),
     ]  # fmt: skip
+
+
+def test_a_day_that_is_refused_is_told_and_stops_no_other(sources: Any) -> None:
+    days = [
+        Saved("/hf?date=2026-11-18", b"", 404),
+        listed("2026-11-19", entry(2, day="2026-11-19")),
+        Saved("/hf?date=2026-11-20", b'{"error": "no such day"}', 400),
+    ]
+    window = Window("huggingface", "", date(2026, 11, 18), date(2026, 11, 20))
+    with Recorded(days) as server:
+        sources(server)
+        row = pull(begin(window, NOON))
+    assert (row.state, row.read, row.failed) == (S.DONE, 1, 2)
+    assert row.errors[0].startswith("Hugging Face, 2026-11-18: Refused: ")
+    assert "no such day" in row.errors[1]
+
+
+def test_days_that_are_all_refused_are_a_failure(sources: Any) -> None:
+    window = Window("huggingface", "", date(2026, 11, 18), date(2026, 11, 20))
+    with Recorded([Saved("/hf", b"", 403)]) as server:
+        sources(server)
+        row = pull(begin(window, NOON))
+        assert len(server.asked) == 3
+    assert (row.state, row.cursor, row.failed) == (S.FAILED, "", 0)
 
 
 def test_counters_are_counted_again_and_nothing_else_changes(sources: Any) -> None:
@@ -578,6 +709,20 @@ def test_a_paper_that_was_held_is_listed_when_it_is_announced(sources: Any) -> N
     paper = Paper.objects.get()
     assert paper.listing_day == date(2026, 11, 20)
     assert [version["on"] for version in paper.versions] == ["2026-11-02"]
+
+
+def test_a_cross_listing_lists_no_known_paper_again(sources: Any) -> None:
+    crossed = FEED_ITEM.replace(b"Type: new", b"Type: cross").replace(b">new<", b">cross<")
+    feed = Window("arxiv", FEED, NOON.date())
+    answers = [page("", oai(record(1).replace("19 Nov", "02 Nov"))), Saved("/rss/cs.LG", crossed)]
+    with Recorded(answers) as server:
+        sources(server)
+        pull(begin(CS, NOON))
+        pull(begin(feed, NOON))
+        assert Paper.objects.get().listing_day == date(2026, 11, 3)
+        Paper.objects.all().delete()
+        pull(begin(feed, NOON))
+        assert Paper.objects.get().listing_day == date(2026, 11, 20)
 
 
 # -- single papers

@@ -14,6 +14,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from papers import ingest as ingest_module
+from papers.editions import newest_counts
 from papers.ingest import BATCH, Summary, ingest, keep_word
 from papers.models import Harvest, Paper, Signal
 from papers.sources import BadRecord, PaperRecord, Version, Withdrawn
@@ -204,6 +205,19 @@ def test_each_dated_snapshot_is_kept_once() -> None:
     assert bring(counted(1, NOW)).updated == 0
     assert bring(counted(3, LATER)).updated == 1  # the same number at another time is news
     assert signals() == [(1, NOW), (3, noon), (3, LATER)]
+
+
+def test_a_number_that_stays_is_noted_once_more_and_then_seldom() -> None:
+    for _ in range(2):  # importing again changes nothing
+        for hours in range(40):
+            bring(counted(5 if hours < 30 else 6, NOW + timedelta(hours=hours)))
+    noted = [(value, (at - NOW) // timedelta(hours=1)) for value, at in signals()]
+    assert noted == [(5, 0), (5, 1), (5, 13), (5, 25), (6, 30)]
+    paper = Paper.objects.get()
+    for hours in range(13, 40):  # what is not noted is missed by nobody
+        moment = NOW + timedelta(hours=hours)
+        counts, gained = newest_counts([paper.pk], "upvotes", moment)
+        assert (counts[0], gained[0]) == ((5, 0) if hours < 30 else (6, 1))
 
 
 def test_an_undated_counter_is_kept_where_it_has_grown() -> None:
@@ -473,6 +487,13 @@ def test_a_saved_answer_does_not_undo_what_was_said_later() -> None:
         assert bring(*order, now=LATER + timedelta(days=1)).updated == 0
 
 
+def test_a_word_that_is_repeated_is_not_undone_by_an_older_one() -> None:
+    said_at = [NOW + timedelta(hours=hours) for hours in (0, 2, 1)]
+    for summary, at in zip(("New.", "New.", "Saved."), said_at, strict=True):
+        bring(replace(DAILY, summary=summary, observed_at=at))
+    assert Paper.objects.get().summary == "New."
+
+
 def test_a_row_from_before_there_were_records_is_what_its_source_said() -> None:
     paper = make_paper("Attention over sparse graphs", url="https://example.org/a", listing_day=NOW)
     bring(ARXIV)
@@ -524,5 +545,5 @@ def test_a_paper_that_was_taken_back_stays_so_until_its_source_has_it_again() ->
     assert bring(ARXIV, gone, now=LATER).updated == 0
     bring(replace(DAILY, summary="Still listed."), now=LATER)
     assert Paper.objects.get().withdrawn_on == NOW.date()
-    bring(ARXIV, now=LATER)
+    bring(ARXIV, now=LATER + timedelta(hours=1))
     assert Paper.objects.get().withdrawn_on is None
