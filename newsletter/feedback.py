@@ -54,6 +54,8 @@ def give(
         given, _ = Feedback.objects.update_or_create(
             subscriber=subscriber, paper=paper, kind=kind, defaults=values
         )
+        if kind == Kind.MORE:  # said by itself, it stays when an upvote is taken back
+            subscriber.votes.filter(paper=paper).update(judged=False)
         if kind in OPPOSITE:
             _take_back(subscriber, paper, OPPOSITE[kind])
     return given

@@ -169,6 +169,7 @@ class SignInRequest(models.Model):
 
     mailbox_key = models.CharField(max_length=64, db_index=True)
     address_hash = models.CharField(max_length=64)
+    proved = models.BooleanField(default=False)  # asked for on a page that a mail alone leads to
     asked_at = models.DateTimeField(db_default=Now(), db_index=True)
     # None: nothing is to be done any more.
     due_at = models.DateTimeField(null=True, blank=True)
@@ -260,6 +261,8 @@ class Vote(models.Model):
 
     subscriber = models.ForeignKey(Subscriber, models.CASCADE, related_name="votes", db_index=False)
     paper = models.ForeignKey(Paper, models.CASCADE, related_name="votes")
+    # The judgement "more" is this vote's, and goes with it; one said in a mail is not.
+    judged = models.BooleanField(default=False)
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
@@ -303,6 +306,9 @@ class Submission(models.Model):
         permissions = [("decide_submission", "Can accept or decline a submission")]
         constraints = [
             models.UniqueConstraint(fields=["subscriber", "arxiv_id"], name="submission_once"),
+            models.UniqueConstraint(
+                fields=["arxiv_id"], condition=~Q(state="declined"), name="submission_by_one_reader"
+            ),
             models.CheckConstraint(
                 condition=Q(state="pending", decided_at=None)
                 | Q(state__in=["accepted", "declined"], decided_at__isnull=False),

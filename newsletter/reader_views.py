@@ -1,7 +1,7 @@
 """Pages for who signs in and is signed in: each parses, calls one function, renders.
 
-No GET or HEAD writes anything of a reader's. A page behind a link of a mail carries its proof in
-its address; all others need a CSRF token.
+No GET or HEAD writes anything of a reader's. All but the feed and the button of the settings'
+page, which carry their proof in their address, need a CSRF token.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from newsletter.links import Purpose
 from newsletter.models import Subscriber
 from newsletter.sign_in import own_path, reader_of
 from newsletter.tasks import fetch_submitted, send_sign_in_links, soon
-from newsletter.views import page, private, refusal
+from newsletter.views import private, refusal
 from papers.models import Paper
 
 ON_PAGE = 100  # of a reader's votes and submissions, the newest
@@ -48,7 +48,11 @@ def for_readers(view: ReaderView) -> Callable[..., HttpResponse]:
             posted = request.method == "POST"
             back = request.POST.get(NEXT) if posted else request.get_full_path()
             return redirect(sign_in_page(own_path(back, reverse("reader"))))
-        return private(view(request, reader, *args, **options), referrer="same-origin")
+        try:
+            response = view(request, reader, *args, **options)
+        except Subscriber.DoesNotExist:  # erased meanwhile, in another tab
+            response = redirect(sign_in_page(reverse("reader")))
+        return private(response, referrer="same-origin")
 
     return guarded
 
@@ -60,6 +64,12 @@ def sign_in_page(back: str) -> str:
 @never_cache
 def ask(request: HttpRequest) -> HttpResponse:
     """The form that asks for a link."""
+    response = _ask(request)
+    response["X-Robots-Tag"] = "noindex"  # every card leads here, each with another address
+    return response
+
+
+def _ask(request: HttpRequest) -> HttpResponse:
     back = own_path(request.POST.get(NEXT) or request.GET.get(NEXT), "")
     if reader_of(request) is not None:
         return redirect(back or "reader")
@@ -85,17 +95,31 @@ def ask(request: HttpRequest) -> HttpResponse:
     return response
 
 
+@csrf_exempt
+@require_POST
+def ask_from_settings(request: HttpRequest, token: str) -> HttpResponse:
+    """The button of the settings' page that asks for a link, to the reader's own address."""
+    try:
+        reader = links.subscriber_of(token, Purpose.PREFERENCES)
+    except links.ExpiredLink:
+        return refusal(request, "expired")
+    except links.InvalidLink:
+        return refusal(request, "invalid")
+    sign_in.ask(reader.address, proved=True)
+    soon(send_sign_in_links)
+    return private(redirect("sign_in_sent"))
+
+
 @require_safe
 def sent(request: HttpRequest) -> HttpResponse:
     return render(request, "newsletter/sign_in_sent.html", {"minutes": links.SIGN_IN_MINUTES})
 
 
-@csrf_exempt
 def follow(request: HttpRequest, token: str) -> HttpResponse:
     """The page of a link to sign in: its button signs in.
 
-    A page that sends no referrer has no Origin either that Django would check. So that no other
-    site signs somebody in as somebody else, it is asked where the POST comes from.
+    With a CSRF token, or another site could sign somebody in as somebody else. The page sends its
+    referrer to this site, for without it a browser sends no Origin that Django could check.
     """
     try:
         reader = links.subscriber_of(token, Purpose.SIGN_IN)
@@ -107,9 +131,9 @@ def follow(request: HttpRequest, token: str) -> HttpResponse:
         return refusal(request, "invalid")
     if reader.state not in sign_in.MAY_SIGN_IN:
         return refusal(request, "gone")
-    elsewhere = request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
-    if request.method != "POST" or elsewhere:
-        return page(request, "sign_in_link", None)
+    if request.method != "POST":
+        response = render(request, "newsletter/sign_in_link.html")
+        return private(response, referrer="same-origin")
     if not sign_in.sign_in(request, reader):
         return refusal(request, "spent")
     back = own_path(request.COOKIES.get(NEXT), reverse("reader"))
@@ -213,9 +237,8 @@ def feed(request: HttpRequest, token: str) -> HttpResponse:
         return _no_feed(404)
     if reader.state not in sign_in.MAY_SIGN_IN:
         return _no_feed(410)
-    text, newest = picks_feed.feed_of(reader)
-    response = HttpResponse(text, content_type="application/atom+xml; charset=utf-8")
-    etag = quote_etag(salted_hmac("paperround.picks_feed", text).hexdigest())
+    response, newest = picks_feed.feed_of(reader)
+    etag = quote_etag(salted_hmac("paperround.picks_feed", response.content).hexdigest())
     response["ETag"], response["Last-Modified"] = etag, http_date(newest.timestamp())
     answer = get_conditional_response(request, etag, int(newest.timestamp()), response)
     assert answer is not None  # noqa: S101  (with a response it gives one)

@@ -12,31 +12,33 @@ Nobody without a session costs a query or gets a cookie.
 from __future__ import annotations
 
 import logging
-import smtplib
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.auth import SESSION_KEY as ADMIN
-from django.core.mail import get_connection
 from django.core.mail.backends.base import BaseEmailBackend
 from django.db import transaction
 from django.db.models import F
 from django.http import HttpRequest
 from django.middleware.csrf import rotate_token
 from django.utils import timezone
+from django.utils.encoding import iri_to_uri
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from newsletter import delivery, mail, provider, sending, votes
 from newsletter.addresses import address_hash, mailbox_key
 from newsletter.links import SIGN_IN_MINUTES
 from newsletter.models import SignInRequest, Subscriber
-from newsletter.subscriptions import lock_mailbox
+from newsletter.subscriptions import lock_mailbox, send_each
 
 log = logging.getLogger(__name__)
 
 READER = "reader"  # the part of a session that is a reader's
 LASTS = timedelta(days=30)
-LINKS_A_DAY = 5  # to a mailbox, however its address is spelled
+# To a mailbox, however its address is spelled. Those that its own mails led to count apart: nobody
+# who only knows the address can use them up.
+LINKS_A_DAY = 5
+AT_ONCE = timedelta(minutes=1)  # asked again so soon is asked once
 LEASE = timedelta(minutes=5)
 OF_USE = timedelta(minutes=SIGN_IN_MINUTES)  # who has waited longer has given up, or asked again
 KEPT = timedelta(days=1)
@@ -44,12 +46,17 @@ KEPT = timedelta(days=1)
 MAY_SIGN_IN = (Subscriber.State.ACTIVE, Subscriber.State.PAUSED)
 
 
-def ask(address: str) -> None:
-    """Note that somebody wants to sign in with `address`; the answer goes there by mail, if any."""
+def ask(address: str, *, proved: bool = False) -> None:
+    """Note that somebody wants to sign in with `address`; the answer goes there by mail, if any.
+
+    Args:
+        proved: who asks came by a mail to this address.
+    """
     now = timezone.now()
     SignInRequest.objects.create(
         mailbox_key=mailbox_key(address),
         address_hash=address_hash(address),
+        proved=proved,
         asked_at=now,
         due_at=now,
     )
@@ -61,20 +68,7 @@ def send_links() -> int:
     As with `subscriptions.send_answers`: a lease, so that a crash or a refusal for now costs but
     time, and one whose outcome is unknown counts as sent.
     """
-    sent = 0
-    server = get_connection()
-    try:
-        while claimed := _claim(timezone.now()):
-            try:
-                server.open()
-            except (OSError, smtplib.SMTPException) as error:
-                kind = type(error).__name__
-                log.error("no connection to the mail server: links to sign in wait (%s)", kind)
-                break
-            sent += _send(*claimed, server)
-    finally:
-        provider.close(server)
-    return sent
+    return send_each(_claim, _send, "links to sign in")
 
 
 def _claim(now: datetime) -> tuple[SignInRequest, Subscriber] | None:
@@ -89,6 +83,9 @@ def _claim(now: datetime) -> tuple[SignInRequest, Subscriber] | None:
             if request is None:
                 return None
             lock_mailbox(request.mailbox_key)
+            if _is_repeat(request):
+                request.delete()
+                continue
             subscriber = _whose(request)
             if subscriber is None or request.asked_at < now - OF_USE or _is_answered(request, now):
                 request.due_at = subscriber = None
@@ -109,6 +106,17 @@ def _whose(request: SignInRequest) -> Subscriber | None:
     return None
 
 
+def _is_repeat(request: SignInRequest) -> bool:
+    """Of one that stays: so nobody's clicks, or machine, leave more than a row a minute."""
+    earlier = SignInRequest.objects.filter(
+        address_hash=request.address_hash,
+        proved=request.proved,
+        asked_at__range=(request.asked_at - AT_ONCE, request.asked_at),
+        pk__lt=request.pk,
+    )
+    return earlier.exists()
+
+
 def _is_answered(request: SignInRequest, now: datetime) -> bool:
     """By a link that left since, or that is on its way; or there were enough today."""
     others = SignInRequest.objects.filter(mailbox_key=request.mailbox_key).exclude(pk=request.pk)
@@ -116,11 +124,12 @@ def _is_answered(request: SignInRequest, now: datetime) -> bool:
     return (
         others.filter(address_hash=request.address_hash, due_at__gt=now).exists()
         or mailed.filter(address_hash=request.address_hash, mailed_at__gt=request.asked_at).exists()
-        or mailed.count() >= LINKS_A_DAY
+        or mailed.filter(proved=request.proved).count() >= LINKS_A_DAY
     )
 
 
-def _send(request: SignInRequest, reader: Subscriber, server: BaseEmailBackend) -> bool:
+def _send(claimed: tuple[SignInRequest, Subscriber], server: BaseEmailBackend) -> bool:
+    request, reader = claimed
     try:
         provider.hand_over(mail.compose_sign_in(reader), server)
     except provider.OutcomeUnknown:
@@ -219,7 +228,13 @@ def as_long_as_ever(*, request: HttpRequest, **_: object) -> None:
 
 
 def own_path(text: str | None, default: str) -> str:
-    """`text` if it is an address on this site, without any host; else `default`."""
-    if not text or not text.startswith("/") or len(text) > 1000:
+    """`text` if it is an address on this site, without any host; else `default`.
+
+    In ASCII, as a header can hold it.
+    """
+    if not text or not text.startswith("/"):
         return default
-    return text if url_has_allowed_host_and_scheme(text, allowed_hosts=None) else default
+    if not url_has_allowed_host_and_scheme(text, allowed_hosts=None):
+        return default
+    path = iri_to_uri(text)
+    return path if len(path) <= 1000 else default

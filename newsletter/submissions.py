@@ -9,7 +9,7 @@ import logging
 from datetime import date, datetime, timedelta
 
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from newsletter import feedback
@@ -17,6 +17,7 @@ from newsletter.mail import header
 from newsletter.models import Submission, Subscriber
 from papers import editions, harvesting
 from papers.models import Edition, Paper
+from papers.politeness import NotYet
 from papers.sources import Refused, SourceError
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ MOST_FETCHES = 6
 FETCHED_AT_ONCE = 5  # of one tick: arXiv is asked once in three seconds, and may be slow
 
 State = Submission.State
+
+ANOTHER = "Another reader submitted it before you. Thank you all the same."
 
 
 class SubmissionError(ValueError):
@@ -58,21 +61,25 @@ def submit(
             _check(paper)
         others = Submission.objects.filter(arxiv_id=arxiv_id).exclude(state=State.DECLINED)
         if others.exists():
-            raise SubmissionError("Another reader submitted it before you. Thank you all the same.")
+            raise SubmissionError(ANOTHER)
         if reader.submissions.filter(created_at__gt=now - A_DAY).count() >= _most_a_day():
             raise SubmissionError(
                 f"You can submit {_most_a_day()} papers a day. Please come back tomorrow."
             )
         if Submission.objects.filter(state=State.PENDING).count() >= MOST_WAITING:
             raise SubmissionError("Many papers wait for the editors. Please try again soon.")
-        return Submission.objects.create(
-            subscriber=reader,
-            arxiv_id=arxiv_id,
-            shown_name=shown_name,
-            paper=paper,
-            fetch_at=None if paper else now,
-            created_at=now,
-        )
+        try:
+            with transaction.atomic():
+                return Submission.objects.create(
+                    subscriber=reader,
+                    arxiv_id=arxiv_id,
+                    shown_name=shown_name,
+                    paper=paper,
+                    fetch_at=None if paper else now,
+                    created_at=now,
+                )
+        except IntegrityError:  # at the same moment
+            raise SubmissionError(ANOTHER) from None
 
 
 def _most_a_day() -> int:
@@ -128,15 +135,24 @@ def decline(submission: Submission, reason: str, now: datetime) -> None:
 
 
 def _undecided(submission: Submission) -> Submission:
-    submission = Submission.objects.select_for_update().get(pk=submission.pk)
-    if submission.state != State.PENDING:
-        raise SubmissionError(f"{submission.arxiv_id} was {submission.state} before.")
-    return submission
+    found = Submission.objects.select_for_update().filter(pk=submission.pk).first()
+    if found is None:
+        raise SubmissionError(f"{submission.arxiv_id} is gone: its reader was erased.")
+    if found.state != State.PENDING:
+        raise SubmissionError(f"{found.arxiv_id} was {found.state} before.")
+    return found
 
 
 def take_names_back(reader: Subscriber) -> None:
-    """Leave the papers that a reader brought without the name they gave."""
-    for row in reader.submissions.filter(state=State.ACCEPTED).exclude(shown_name=""):
+    """Leave the papers that a reader brought without the name they gave.
+
+    To be called in the transaction that erases the reader: an editor who is just accepting one of
+    them is waited for, and can accept none from then on.
+    """
+    rows = list(reader.submissions.select_for_update())
+    for row in rows:
+        if row.state != State.ACCEPTED or not row.shown_name:
+            continue
         named = Paper.objects.filter(submissions=row, submitter=row.shown_name)
         named.update(submitter=NAMELESS, updated_at=timezone.now())
 
@@ -178,6 +194,11 @@ def _fetch(submission: Submission, now: datetime) -> bool:
     waiting = Submission.objects.filter(pk=submission.pk, state=State.PENDING)
     try:
         paper = harvesting.fetch_paper(submission.arxiv_id)
+    except NotYet as error:  # nobody was asked: it is no try of this paper
+        wait = timedelta(seconds=error.retry_after or 0)
+        fetches = submission.fetches - 1
+        waiting.update(fetches=fetches, fetch_at=now + max(wait, FIRST_DELAY))
+        return False
     except SourceError as error:
         log.warning("submission %s: %s is not fetched: %s", submission.pk, submission, error)
         given_up = isinstance(error, Refused) or submission.fetches >= MOST_FETCHES

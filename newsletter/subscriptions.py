@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import smtplib
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 from uuid import uuid4
 
 from django.conf import settings
@@ -44,6 +44,8 @@ ANSWER_LEASE = timedelta(minutes=15)
 
 State = Subscriber.State
 Reason = Delivery.Reason
+
+Claimed = TypeVar("Claimed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,18 +123,29 @@ def send_answers() -> int:
     for now, is sent by a later tick. Twice is better here than never, but not twice a tick: one
     whose outcome is unknown counts as sent.
     """
+    return send_each(_claim_answer, _send_answer, "answers")
+
+
+def send_each(
+    claim: Callable[[datetime], Claimed | None],
+    send: Callable[[Claimed, BaseEmailBackend], bool],
+    what: str,
+) -> int:
+    """Send what can be claimed, one after the other by one connection; returns how many left.
+
+    Without a connection all of it waits: what is in hand for its lease.
+    """
     sent = 0
     server = get_connection()
     try:
-        while subscriber := _claim_answer(timezone.now()):
+        while (claimed := claim(timezone.now())) is not None:
             try:
                 server.open()
             except (OSError, smtplib.SMTPException) as error:
-                log.error(
-                    "no connection to the mail server: answers wait (%s)", type(error).__name__
-                )
+                kind = type(error).__name__
+                log.error("no connection to the mail server: %s wait (%s)", what, kind)
                 break
-            sent += _send_answer(subscriber, server)
+            sent += send(claimed, server)
     finally:
         provider.close(server)
     return sent
@@ -320,9 +333,15 @@ def unsubscribe(subscriber: Subscriber, *, way: str) -> None:
 
 
 def erase(subscriber: Subscriber, *, way: str) -> None:
-    """Forget the subscriber; a keyed hash stays, so that the address is never mailed again."""
+    """Forget the subscriber; a keyed hash stays, so that the address is never mailed again.
+
+    Twice is as good as once.
+    """
     with transaction.atomic():
-        subscriber = Subscriber.objects.select_for_update().get(pk=subscriber.pk)
+        found = Subscriber.objects.select_for_update().filter(pk=subscriber.pk).first()
+        if found is None:
+            return
+        subscriber = found
         suppress(subscriber.address, Suppression.Reason.ERASURE)
         _record(subscriber.address, ConsentRecord.Act.ERASED, way)
         voted = list(subscriber.votes.values_list("paper", flat=True))

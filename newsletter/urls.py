@@ -13,6 +13,11 @@ urlpatterns = [
     path("unsubscribe/<str:token>/", views.unsubscribe, name="unsubscribe"),
     path("feedback/<str:token>/", views.feedback, name="feedback"),
     # Signing in, and what is for who is signed in.
+    path(
+        "preferences/<str:token>/sign-in/",
+        reader_views.ask_from_settings,
+        name="sign_in_from_settings",
+    ),
     path("sign-in/", reader_views.ask, name="sign_in"),
     path("sign-in/check-your-mail/", reader_views.sent, name="sign_in_sent"),
     path("sign-in/<str:token>/", reader_views.follow, name="sign_in_link"),

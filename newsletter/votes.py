@@ -1,7 +1,8 @@
 """Readers' upvotes: one of each reader for each paper, and their number as a Signal.
 
 An upvote is also a judgement: the reader wants more like this paper. Taking it back takes that
-back too. `papers` sees nobody's vote, only how many there are.
+back too, unless the reader also said so in a mail. `papers` sees nobody's vote, only how many
+there are.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from django.utils import timezone
 
 from newsletter import feedback
 from newsletter.models import Feedback, Interest, Subscriber, Vote
+from papers.locks import Lock
 from papers.models import Paper, Signal, Source
 
-LOCK = 7_405_010  # with a paper's id: one vote at a time is counted for it
+LOCK = Lock.VOTE  # with a paper's id: one vote at a time is counted for it
 
 MORE = Feedback.Kind.MORE
 
@@ -27,9 +29,12 @@ def give(subscriber: Subscriber, paper: Paper) -> bool:
     """Upvote a paper; False, and nothing is changed, where the reader has already."""
     with transaction.atomic():
         feedback.lock(subscriber)
-        _, new = Vote.objects.get_or_create(subscriber=subscriber, paper=paper)
+        vote, new = Vote.objects.get_or_create(subscriber=subscriber, paper=paper)
         if new:
-            feedback.give(subscriber, paper, MORE, _interest_of(subscriber, paper))
+            if not subscriber.feedback.filter(paper=paper, kind=MORE).exists():
+                feedback.give(subscriber, paper, MORE, _interest_of(subscriber, paper))
+                vote.judged = True
+                vote.save(update_fields=["judged"])
             tell([paper.pk])
     return new
 
@@ -38,11 +43,14 @@ def take_back(subscriber: Subscriber, paper: Paper) -> bool:
     """Take an upvote back; False where there is none."""
     with transaction.atomic():
         feedback.lock(subscriber)
-        gone, _ = Vote.objects.filter(subscriber=subscriber, paper=paper).delete()
-        if gone:
+        vote = Vote.objects.filter(subscriber=subscriber, paper=paper).first()
+        if vote is None:
+            return False
+        vote.delete()
+        if vote.judged:
             feedback.undo(subscriber, paper, MORE)
-            tell([paper.pk])
-    return bool(gone)
+        tell([paper.pk])
+    return True
 
 
 def tell(paper_ids: Iterable[int], now: datetime | None = None) -> None:
@@ -52,12 +60,14 @@ def tell(paper_ids: Iterable[int], now: datetime | None = None) -> None:
     until then. To be called in the transaction that changed them: so no vote is ever lost or
     counted twice, and no task need look for those that changed.
     """
-    hour = (now or timezone.now()).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
     wanted = sorted(set(paper_ids))  # in one order: two who wait for each other wait for ever
     with transaction.atomic():
         with connection.cursor() as cursor:
             for pk in wanted:
                 cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK, pk % 2**31])
+        # Now, and not before the lock: who waited for it must not write an hour that is over.
+        now = now or timezone.now()
+        hour = now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
         counts = of_papers(wanted)
         Signal.objects.bulk_create(
             [
@@ -77,7 +87,7 @@ def tell(paper_ids: Iterable[int], now: datetime | None = None) -> None:
 
 
 def of_papers(paper_ids: Iterable[int]) -> dict[int, int]:
-    """How many upvotes each of these papers has."""
+    """How many upvotes each of these papers has: what `tell` tells, and pages then read."""
     ids = list(paper_ids)
     if not ids:
         return {}

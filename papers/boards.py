@@ -15,6 +15,7 @@ from django.db.models import Max, Min, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from papers.categories import ARCHIVES, CATEGORY_NAMES
+from papers.editions import shown
 from papers.models import Edition, EditionPaper, Paper, Signal, Source
 from papers.trending import GROWTH_SPAN
 
@@ -118,9 +119,7 @@ def _day(editions: QuerySet[Edition], asked: date | None) -> Day:
     edition = editions.annotate(earlier=earlier, later=later).first()
     if edition is None:
         return Day(asked) if asked is None else Day(asked, None, (), *_beside(asked, asked))
-    shown = edition.candidates.exclude(curation=EditionPaper.Curation.HIDDEN)
-    candidates = list(shown.select_related("paper"))
-    candidates.sort(key=lambda row: row.curation != EditionPaper.Curation.PINNED)
+    candidates = list(shown().filter(edition=edition))
     counts, votes = counts_and_votes([row.paper_id for row in candidates])
     return Day(
         edition.day,
@@ -223,8 +222,11 @@ def board(period: Period, page: int) -> Board:
         row.paper_id: row
         for row in listed.select_related("paper", "edition").order_by("edition__day")
     }
-    counts = counts_of(newest)
-    cards = [Card(newest[pk].paper, counts.get(pk, ()), newest[pk]) for pk in ids[:PER_PAGE]]
+    counts, votes = counts_and_votes(newest)
+    cards = [
+        Card(newest[pk].paper, counts.get(pk, ()), newest[pk], votes.get(pk, 0))
+        for pk in ids[:PER_PAGE]
+    ]
     return Board(cards, page, len(ids) > PER_PAGE and page < MOST_PAGES)
 
 
@@ -249,8 +251,8 @@ def _subject(papers: QuerySet[Paper], page: int) -> Board:
 
 def cards(papers: Sequence[Paper]) -> list[Card]:
     """Papers with what their counters say now."""
-    counts = counts_of([paper.pk for paper in papers])
-    return [Card(paper, counts.get(paper.pk, ())) for paper in papers]
+    counts, votes = counts_and_votes([paper.pk for paper in papers])
+    return [Card(paper, counts.get(paper.pk, ()), votes=votes.get(paper.pk, 0)) for paper in papers]
 
 
 @dataclass(frozen=True, slots=True)

@@ -641,6 +641,8 @@ def _put(edition: Edition, paper: Paper, by: str) -> EditionPaper:
     candidate, new = EditionPaper.objects.get_or_create(edition=edition, paper=paper)
     if new:
         record(edition, f"Added {_named(candidate)}.", by)
+    elif candidate.curation == EditionPaper.Curation.HIDDEN:
+        raise CurationError(f"“{paper}” is hidden on this list; show it again first.")
     return candidate
 
 

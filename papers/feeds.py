@@ -40,17 +40,29 @@ _UNWRITABLE = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U
 class Entry:
     """A paper in a feed: since when, and what is said of it here.
 
-    note: the editors' word. reason: why it is in this feed, where that is not plain.
+    note: the editors' word. reason: why it is in this feed, where that is not plain. identity: the
+    entry's id, where it is not the paper's: a feed may hold a paper more than once.
     """
 
     paper: Paper
     since: datetime
     note: str = ""
     reason: str = ""
+    identity: str = ""
 
     @property
     def updated(self) -> datetime:
         return max(self.since, self.paper.updated_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """An entry about no paper."""
+
+    identity: str
+    title: str
+    text: str
+    since: datetime
 
 
 def tag(name: str) -> str:
@@ -70,7 +82,7 @@ def atom(
     feed: str,
     page: str,
     updated: datetime,
-    entries: Iterable[Entry],
+    entries: Iterable[Entry | Notice],
     subtitle: str = "",
 ) -> HttpResponse:
     """A feed as an answer.
@@ -90,14 +102,26 @@ def atom(
     _link(root, "self", settings.SITE_URL + feed, type="application/atom+xml")
     _link(root, "alternate", settings.SITE_URL + page, type="text/html")
     for entry in entries:
-        _write(ET.SubElement(root, "entry"), entry)
+        element = ET.SubElement(root, "entry")
+        if isinstance(entry, Notice):
+            _write_notice(element, entry)
+        else:
+            _write(element, entry)
     body = ET.tostring(root, encoding="utf-8", xml_declaration=True)
     return HttpResponse(body, content_type=CONTENT_TYPE)
 
 
+def _write_notice(element: ET.Element, notice: Notice) -> None:
+    _add(element, "id", notice.identity)
+    _add(element, "title", notice.title)
+    _add(element, "updated", instant(notice.since))
+    _link(element, "alternate", f"{settings.SITE_URL}/", type="text/html")
+    _add(element, "summary", notice.text)
+
+
 def _write(element: ET.Element, entry: Entry) -> None:
     paper = entry.paper
-    _add(element, "id", paper.uuid.urn)
+    _add(element, "id", entry.identity or paper.uuid.urn)
     _add(element, "title", " ".join(clean(paper.title).split()) or "(no title)")
     _add(element, "published", instant(entry.since))
     _add(element, "updated", instant(entry.updated))

@@ -41,6 +41,12 @@ class Plot:
     rows: Sequence[tuple[date, Sequence[int | None]]]
 
 
+def shown_at(observed_at: datetime, now: datetime) -> datetime:
+    """When something was counted, as it is shown: readers' votes are counted for the end of an
+    hour, and nothing is shown that has not come; the same for a minute, for who asks again."""
+    return observed_at if observed_at <= now else now.replace(second=0, microsecond=0)
+
+
 def plot(counter: str, observed: Mapping[str, Sequence[Observation]]) -> Plot | None:
     """The plot of a counter by source, each in the order of time; None where none was counted at
     two times."""

@@ -34,6 +34,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('mailbox_key', models.CharField(db_index=True, max_length=64)),
                 ('address_hash', models.CharField(max_length=64)),
+                ('proved', models.BooleanField(default=False)),
                 ('asked_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), db_index=True)),
                 ('due_at', models.DateTimeField(blank=True, null=True)),
                 ('mailed_at', models.DateTimeField(blank=True, null=True)),
@@ -62,13 +63,14 @@ class Migration(migrations.Migration):
                 'ordering': ('-created_at', '-id'),
                 'permissions': [('decide_submission', 'Can accept or decline a submission')],
                 'indexes': [models.Index(condition=models.Q(('fetch_at__isnull', False)), fields=['fetch_at'], name='submission_fetch')],
-                'constraints': [models.UniqueConstraint(fields=('subscriber', 'arxiv_id'), name='submission_once'), models.CheckConstraint(condition=models.Q(models.Q(('decided_at', None), ('state', 'pending')), models.Q(('decided_at__isnull', False), ('state__in', ['accepted', 'declined'])), _connector='OR'), name='submission_state_complete'), models.CheckConstraint(condition=models.Q(models.Q(('state', 'declined'), _negated=True), models.Q(('reason', ''), _negated=True), _connector='OR'), name='submission_decline_has_reason')],
+                'constraints': [models.UniqueConstraint(fields=('subscriber', 'arxiv_id'), name='submission_once'), models.UniqueConstraint(condition=models.Q(('state', 'declined'), _negated=True), fields=('arxiv_id',), name='submission_by_one_reader'), models.CheckConstraint(condition=models.Q(models.Q(('decided_at', None), ('state', 'pending')), models.Q(('decided_at__isnull', False), ('state__in', ['accepted', 'declined'])), _connector='OR'), name='submission_state_complete'), models.CheckConstraint(condition=models.Q(models.Q(('state', 'declined'), _negated=True), models.Q(('reason', ''), _negated=True), _connector='OR'), name='submission_decline_has_reason')],
             },
         ),
         migrations.CreateModel(
             name='Vote',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('judged', models.BooleanField(default=False)),
                 ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
                 ('paper', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='votes', to='papers.paper')),
                 ('subscriber', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='votes', to='newsletter.subscriber')),

@@ -15,7 +15,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from newsletter import sign_in, votes
-from papers.boards import Card
+from papers.boards import Card, counts_and_votes
 from papers.models import Paper
 
 register = template.Library()
@@ -45,7 +45,7 @@ _FORM = """<form id="votes" method="post" hidden>\
 <input type="hidden" name="next" value="{here}"></form>"""
 _BUTTON = """<button class="vote" form="votes" formaction="{page}" id="vote-{uuid}" name="vote" \
 value="{vote}" aria-pressed="{pressed}" aria-label="{count} {unit}: {title}">{count}</button>"""
-_ANONYMOUS = '<a class="vote" href="{page}">{count}</a>'
+_ANONYMOUS = '<a class="vote" rel="nofollow" href="{page}">{count}</a>'
 
 
 @register.simple_tag(takes_context=True)
@@ -62,7 +62,7 @@ def load_votes(context: Context, cards: Iterable[Card | Paper]) -> str:
             known[paper.pk] = count
         elif paper.pk not in known:
             unknown.append(paper.pk)
-    known |= votes.of_papers(unknown)
+    _ask(known, unknown)
     return _form(request)
 
 
@@ -74,7 +74,7 @@ def vote_box(context: Context, paper: Paper) -> str:
         return ""
     known = _known(request)
     if paper.pk not in known:
-        known |= votes.of_papers([paper.pk])
+        _ask(known, [paper.pk])
     count = known[paper.pk]
     if sign_in.reader_of(request) is None:
         page = f"{reverse('sign_in')}?next={paper.get_absolute_url()}"
@@ -107,6 +107,12 @@ def _known(request: HttpRequest) -> dict[int, int]:
         request._votes = {}  # type: ignore[attr-defined]
     known: dict[int, int] = request._votes  # type: ignore[attr-defined]
     return known
+
+
+def _ask(known: dict[int, int], paper_ids: list[int]) -> None:
+    """As lists of papers count them: no two pages say different numbers."""
+    if paper_ids:
+        known |= dict.fromkeys(paper_ids, 0) | counts_and_votes(paper_ids)[1]
 
 
 def _voted(request: HttpRequest) -> set[int]:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
+from collections.abc import Callable
 from html.parser import HTMLParser
 from urllib.parse import urlsplit
 
 from django.core.mail import EmailMessage
+from django.db import connection
+from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 
@@ -37,8 +42,43 @@ def signed_in(client: Client, reader: Subscriber) -> Client:
     """The client after its reader pressed the button of a link to sign in."""
     reader.refresh_from_db()
     path = urlsplit(links.numbered_url(reader, Purpose.SIGN_IN)).path
-    assert client.post(path).status_code == 302
+    assert press(client, path).status_code == 302
     return client
+
+
+def press(client: Client, path: str) -> HttpResponse:
+    """Press the button of a page that has nothing but its token."""
+    token = form_on(client.get(path).content.decode()).get("csrfmiddlewaretoken", [""])[0]
+    answer = client.post(path, {"csrfmiddlewaretoken": token})
+    assert isinstance(answer, HttpResponse)
+    return answer
+
+
+def in_thread(work: Callable[[], object]) -> threading.Thread:
+    """`work`, as another process would do it: by a connection of its own."""
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def until_blocked(thread: threading.Thread) -> None:
+    """Wait until another connection waits for this one, or its thread has ended."""
+    while thread.is_alive():
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT 1 FROM pg_locks"
+                " WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+            )
+            if cursor.fetchone():
+                return
+        time.sleep(0.01)
 
 
 def text_of(message: EmailMessage) -> str:
@@ -46,7 +86,7 @@ def text_of(message: EmailMessage) -> str:
 
 
 def form_on(page: str) -> dict[str, list[str]]:
-    """What a browser would send of the page's first form that changes anything, if nothing were changed in it."""
+    """What a browser would send of the page's first form that changes anything, left as it is."""
     reader = _Form()
     reader.feed(page)
     return reader.values

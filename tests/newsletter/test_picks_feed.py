@@ -20,6 +20,7 @@ from newsletter import links, subscriptions
 from newsletter.links import Purpose
 from newsletter.models import Delivery, Subscriber
 from newsletter.picks_feed import MAILS
+from papers.feeds import MOST_AUTHORS
 from papers.models import EditionPaper, Paper
 from tests.factories import (
     make_delivery,
@@ -88,8 +89,8 @@ def test_the_picks_of_a_reader_s_mails_with_their_reasons() -> None:
         "Bo Berg",
     ]
     assert [one.get("term") for one in entry.findall(f"{ATOM}category")] == ["cs.LG", "stat.ML"]
-    [link] = entry.findall(f"{ATOM}link")
-    assert link.get("href") == f"http://testserver/paper/{paper.uuid}"
+    links = {link.get("rel"): link.get("href") for link in entry.findall(f"{ATOM}link")}
+    assert links["alternate"] == f"http://testserver/paper/{paper.uuid}"
 
 
 def test_a_feed_has_what_atom_asks_for() -> None:
@@ -227,6 +228,32 @@ def test_a_paused_reader_is_told_so_in_an_entry() -> None:
         "Your mail is paused",
         "Earlier",
     ]
+
+
+def test_the_entry_of_a_pause_stays_the_same_one() -> None:
+    alice = make_subscriber(state=Subscriber.State.PAUSED)
+    make_delivery(alice, make_paper())
+    before = text_in(entries_of(alice)[0], "id")
+    Delivery.objects.update(planned_at=timezone.now() + timedelta(hours=1))
+    assert text_in(entries_of(alice)[0], "id") == before
+
+
+def test_of_a_thousand_authors_the_first_are_named() -> None:
+    alice = make_subscriber()
+    make_delivery(alice, make_paper(authors=[f"Author {n}" for n in range(1000)]))
+    [entry] = entries_of(alice)
+    names = [one.findtext(f"{ATOM}name") for one in entry.findall(f"{ATOM}author")]
+    assert len(names) == MOST_AUTHORS + 1
+    assert names[-1] == f"and {1000 - MOST_AUTHORS} others"
+
+
+def test_no_entry_is_newer_than_its_feed() -> None:
+    alice, paper = make_subscriber(), make_paper()
+    make_delivery(alice, paper)
+    Paper.objects.update(updated_at=timezone.now() + timedelta(hours=1))
+    root = feed_of(alice)
+    [entry] = root.findall(f"{ATOM}entry")
+    assert text_in(entry, "updated") <= text_in(root, "updated")
 
 
 @pytest.mark.parametrize("left", ["unsubscribed", "erased"])

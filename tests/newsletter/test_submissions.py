@@ -8,6 +8,7 @@ import pytest
 import time_machine
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, User
+from django.db import transaction
 from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
@@ -22,7 +23,7 @@ from papers.models import Edition, EditionPaper
 from papers.sources import PaperRecord
 from papers.sources.recorded import Saved
 from tests.factories import make_frozen_edition, make_paper, make_subscriber
-from tests.newsletter.pages import signed_in
+from tests.newsletter.pages import in_thread, signed_in, until_blocked
 from tests.sources_server import serving
 
 pytestmark = pytest.mark.django_db
@@ -278,6 +279,58 @@ def test_an_erased_reader_s_submissions_go_and_the_paper_stays() -> None:
     paper.refresh_from_db()
     assert paper.submitter == "a reader"
     assert EditionPaper.objects.get().paper == paper
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_editor_who_accepts_while_the_reader_is_erased_leaves_no_name() -> None:
+    alice, paper = make_subscriber(), make_paper(arxiv_id=ID)
+    row = submissions.submit(alice, ID, shown_name="Alice")
+    with transaction.atomic():
+        submissions.accept(row, timezone.now())
+        erasing = in_thread(lambda: subscriptions.erase(alice, way="test"))
+        until_blocked(erasing)
+    erasing.join()
+    assert not Subscriber.objects.exists()
+    paper.refresh_from_db()
+    assert paper.submitter == "a reader"
+
+
+def test_what_an_erased_reader_proposed_is_gone_for_who_would_accept_it() -> None:
+    alice, _ = make_subscriber(), make_paper(arxiv_id=ID)
+    row = submissions.submit(alice, ID)
+    subscriptions.erase(alice, way="test")
+    with pytest.raises(SubmissionError, match="is gone"):
+        submissions.accept(row, timezone.now())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_readers_at_once_one_submits_and_the_other_is_told() -> None:
+    alice, bob = make_subscriber(), make_subscriber("bob@example.org")
+    said: list[str] = []
+
+    def second() -> None:
+        try:
+            submissions.submit(bob, ID)
+        except SubmissionError as error:
+            said.append(str(error))
+
+    with transaction.atomic():
+        submissions.submit(alice, ID)
+        waiting = in_thread(second)
+        until_blocked(waiting)
+    waiting.join()
+    assert Submission.objects.get().subscriber == alice
+    assert said == [submissions.ANOTHER]
+
+
+def test_what_is_hidden_on_today_s_list_is_not_accepted_as_if_it_were_listed() -> None:
+    paper = make_paper(arxiv_id=ID, listing_day=TODAY)
+    row = submissions.submit(make_subscriber(), ID)
+    editions.open_edition(TODAY)
+    EditionPaper.objects.filter(paper=paper).update(curation="hidden")
+    assert "hidden on this list; show it again first" in act("accept", row)
+    row.refresh_from_db()
+    assert row.state == State.PENDING
 
 
 # --- Fetching what is not known here --------------------------------------------------------------

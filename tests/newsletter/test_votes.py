@@ -16,6 +16,7 @@ from django.utils import timezone
 from newsletter import feedback, subscriptions, votes
 from newsletter.models import Feedback, Subscriber, Vote
 from papers import editions
+from papers.about import about
 from papers.editions import newest_counts, readers_votes
 from papers.models import EditionPaper, Paper, Signal
 from papers.trending import MOST_LIFT, VOTES_TO_HALF, lifted
@@ -27,7 +28,7 @@ from tests.factories import (
     make_signal,
     make_subscriber,
 )
-from tests.newsletter.pages import signed_in
+from tests.newsletter.pages import in_thread, signed_in, until_blocked
 
 pytestmark = pytest.mark.django_db
 
@@ -291,3 +292,85 @@ def test_an_upvote_takes_back_what_was_said_against_the_paper() -> None:
     feedback.give(alice, paper, Feedback.Kind.LESS)
     votes.give(alice, paper)
     assert [row.kind for row in alice.feedback.all()] == [MORE]
+
+
+def test_an_upvote_taken_back_leaves_what_was_said_in_a_mail() -> None:
+    alice, paper = make_subscriber(), make_paper()
+    galaxies, graphs = make_interest(alice, "galaxies"), make_interest(alice, "graphs")
+    feedback.give(alice, paper, MORE, galaxies)
+    make_delivery(alice, paper, interest=graphs)
+    votes.give(alice, paper)
+    assert alice.feedback.get().interest == galaxies
+    votes.take_back(alice, paper)
+    assert alice.feedback.get().interest == galaxies
+
+
+def test_what_is_said_in_a_mail_after_an_upvote_stays_when_that_is_taken_back() -> None:
+    alice, paper = make_subscriber(), make_paper()
+    graphs = make_interest(alice, "graphs")
+    votes.give(alice, paper)
+    feedback.give(alice, paper, MORE, graphs)
+    votes.take_back(alice, paper)
+    assert alice.feedback.get().interest == graphs
+
+
+# --- One number -----------------------------------------------------------------------------------
+
+
+def test_every_page_says_the_same_number_of_upvotes(client: Client) -> None:
+    paper = make_paper("Graphs", categories=["cs.LG"], authors=["Ada Alvarez"])
+    edition = make_frozen_edition(paper)
+    alice, bob = readers(2)
+    votes.give(alice, paper)
+    votes.give(bob, paper)
+    # What pages read, whatever else there is: nothing may come between two of them.
+    Signal.objects.filter(source="paperround").update(value=7)
+    paths = [
+        edition.get_absolute_url(), "/papers/top", "/categories/cs.LG", "/authors/Ada%20Alvarez",
+        "/search?q=graphs", paper.get_absolute_url(),
+    ]  # fmt: skip
+    for path in paths:
+        assert ">7</a>" in client.get(path).content.decode(), path
+    assert 'aria-label="7 upvotes: ' in signed_in(client, alice).get("/reader/").content.decode()
+
+
+def test_a_list_of_papers_asks_for_their_votes_once(client: Client) -> None:
+    paper = make_paper("Graphs", categories=["cs.LG"])
+    make_frozen_edition(paper)
+    for path in ("/papers/top", "/categories/cs.LG"):
+        with CaptureQueriesContext(connection) as queries:
+            client.get(path)
+        asked = [query["sql"] for query in queries if "newest.value" in query["sql"]]
+        assert len(asked) == 1, path
+        assert not any("newsletter_vote" in query["sql"] for query in queries)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_waited_over_the_hour_writes_no_hour_that_is_over() -> None:
+    paper = make_paper()
+    alice, bob = readers(2)
+    with time_machine.travel(NOON.replace(minute=59), tick=False) as clock:
+        with transaction.atomic():
+            votes.give(alice, paper)
+            waiting = in_thread(lambda: votes.give(bob, paper))
+            until_blocked(waiting)
+            clock.shift(timedelta(minutes=2))
+        waiting.join()
+    assert told(paper) == [
+        (NOON.replace(hour=13, minute=0), 1),
+        (NOON.replace(hour=14, minute=0), 2),
+    ]
+
+
+def test_no_count_of_the_future_is_shown(client: Client) -> None:
+    paper = make_paper()
+    alice, bob = readers(2)
+    with time_machine.travel(NOON - timedelta(hours=5), tick=False):
+        votes.give(alice, paper)
+    with time_machine.travel(NOON, tick=False):
+        votes.give(bob, paper)
+        told_by_api = client.get(f"/api/v1/papers/{paper.uuid}/signals").json()["signals"]
+        [drawn] = about(paper).plots
+    assert told_by_api[0]["observed_at"] == "2026-11-20T12:10:00Z"
+    assert told_by_api[1]["observed_at"] == "2026-11-20T08:00:00Z"
+    assert drawn.until == NOON
