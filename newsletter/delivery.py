@@ -271,8 +271,8 @@ class _Round:
             # lease, and the server is asked once and not once for each.
             for letter in self._waiting:
                 why = f"no connection to the mail server: {error}"
-                _later(letter.delivery, S.CLAIMED, why)
-                self._tally.later += 1
+                later = _later(letter.delivery, why)
+                self._tally.later += move(letter.delivery, S.CLAIMED, S.PLANNED, **later)
             self._stop()
             return
         letters = [self._waiting.popleft() for _ in servers]
@@ -336,11 +336,9 @@ class _Round:
             )
             log.warning("delivery %s refused for %s", delivery.uuid, "good" if for_good else "now")
             if for_good:
-                move(delivery, S.HANDED_OVER, S.FAILED, lease_until=None, error=str(refused))
-                tally.failed += 1
+                tally.failed += _take_back(delivery, S.FAILED, lease_until=None, error=str(refused))
             else:
-                _later(delivery, S.HANDED_OVER, str(refused))
-                tally.later += 1
+                tally.later += _take_back(delivery, S.PLANNED, **_later(delivery, str(refused)))
             if refused.cause and (for_good or refused.cause is Class.SENDER):
                 from newsletter import events  # events move deliveries, and so import this module
 
@@ -348,8 +346,9 @@ class _Round:
         else:  # OutcomeUnknown, and whatever a provider's code may raise
             error = answer.error
             log.warning("delivery %s: unknown outcome, %s", delivery.uuid, type(error).__name__)
-            move(delivery, S.HANDED_OVER, S.UNKNOWN, lease_until=None, error=str(error))
-            tally.unknown += 1
+            tally.unknown += move(
+                delivery, S.HANDED_OVER, S.UNKNOWN, lease_until=None, error=str(error)
+            )
         if delivery.state == S.PLANNED:
             self._stop_if_paused()
 
@@ -560,11 +559,19 @@ def is_suppressed(address: str) -> bool:
     return Suppression.objects.filter(address_hash=address_hash(address)).exists()
 
 
-def _later(delivery: Delivery, source: str, why: str) -> None:
+def _take_back(delivery: Delivery, target: str, **values: object) -> bool:
+    """Move what was refused, also where over a slow hand-over its lease ran out and it was taken
+    for unknown; but not what somebody handed over since: of that the refusal says nothing."""
+    if move(delivery, S.HANDED_OVER, target, **values):
+        return True
+    ours = Delivery.objects.filter(pk=delivery.pk, handed_over_at=delivery.handed_over_at)
+    return bool(move_all(ours, S.UNKNOWN, target, **values))
+
+
+def _later(delivery: Delivery, why: str) -> dict[str, object]:
+    """What is noted of one that is planned again, to wait longer after each try."""
     delay = FIRST_DELAY * 2 ** max(delivery.attempts - 1, 0)
-    move(
-        delivery, source, S.PLANNED, lease_until=None, not_before=timezone.now() + delay, error=why
-    )
+    return {"lease_until": None, "not_before": timezone.now() + delay, "error": why}
 
 
 def counts_by_state(edition: Edition) -> dict[str, int]:

@@ -12,7 +12,7 @@ import smtplib
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +34,16 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from newsletter import bounces
 from newsletter.bounces import Class
-from newsletter.smtp import Dialogue, SmtpBackend, Told, may_have_left, prepared, tell, written
+from newsletter.smtp import (
+    CLOSING,
+    Dialogue,
+    SmtpBackend,
+    Told,
+    may_have_left,
+    prepared,
+    tell,
+    written,
+)
 
 log = logging.getLogger(__name__)
 
@@ -98,19 +107,17 @@ def _send(message: EmailMessage, server: BaseEmailBackend) -> int | None:
     """
     try:
         return server.send_messages([message])
-    except smtplib.SMTPServerDisconnected:
-        if may_have_left(server):
+    except smtplib.SMTPException as error:
+        if may_have_left(server) or not _hung_up(error):
             raise
         close(server)
-        _open_again(server)
+        if failed := _opening(server):
+            raise _not_again(failed) from failed
         return server.send_messages([message])
 
 
-def _open_again(server: BaseEmailBackend) -> None:
-    try:
-        server.open()
-    except (OSError, smtplib.SMTPException) as failed:
-        raise Refused(f"the server hung up: {failed}", for_good=False) from failed
+def _not_again(failed: Exception) -> Refused:
+    return Refused(f"the server hung up: {failed}", for_good=False)
 
 
 def close(server: BaseEmailBackend) -> None:
@@ -148,8 +155,17 @@ def _fate(error: Exception, *, unknown: bool) -> Exception:
     if isinstance(error, smtplib.SMTPResponseException):
         code, words = error.smtp_code, error.smtp_error
         return Refused(str(error), for_good=code >= 500, cause=_cause(code, words, "end of data"))
-    lost = f"the connection was lost: {error!r}"
-    return OutcomeUnknown(lost) if unknown else Refused(lost, for_good=False)
+    broke = f"the dialogue broke: {error!r}"
+    return OutcomeUnknown(broke) if unknown else Refused(broke, for_good=False)
+
+
+def _hung_up(error: Exception) -> bool:
+    """Whether the server closed the connection, or says that it does."""
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        return any(code == CLOSING for code, _ in error.recipients.values())
+    if isinstance(error, smtplib.SMTPResponseException):
+        return error.smtp_code == CLOSING
+    return isinstance(error, smtplib.SMTPServerDisconnected)
 
 
 def _cause(code: int, said: bytes | str, step: str = "") -> Class:
@@ -232,20 +248,13 @@ class Sessions(ABC, Generic[Letter]):
             NoServer: none can be opened any more.
         """
         taken = [self._free.popleft() for _ in range(min(most, len(self._free)))]
-        closed = [server for server in taken if getattr(server, "connection", True) is None]
-        if len(closed) > 1:
-            with ThreadPoolExecutor(len(closed)) as pool:
-                failed = dict(zip(closed, pool.map(_opening, closed), strict=True))
-        else:
-            failed = {server: _opening(server) for server in taken}
-        for server, error in failed.items():
-            if error is not None:
-                log.error("no connection to the mail server: %s", type(error).__name__)
-                close(server)
-                taken.remove(server)
-                self._servers.remove(server)  # the others go on, if there are any
-                if not self._servers:
-                    raise NoServer(str(error)) from error
+        for server, error in _open_all(taken).items():
+            log.error("no connection to the mail server: %s", type(error).__name__)
+            close(server)
+            taken.remove(server)
+            self._servers.remove(server)  # the others go on, if there are any
+            if not self._servers:
+                raise NoServer(str(error)) from error
         return taken
 
     def give_back(self, server: BaseEmailBackend) -> None:
@@ -254,6 +263,18 @@ class Sessions(ABC, Generic[Letter]):
     def close(self) -> None:
         for server in self._servers:
             close(server)
+
+
+def _open_all(servers: Sequence[BaseEmailBackend]) -> dict[BaseEmailBackend, Exception]:
+    """Open those connections that do not stand, together: many take no longer than one that fails.
+    Returns what they failed for."""
+    closed = [server for server in servers if getattr(server, "connection", True) is None]
+    if len(closed) > 1:
+        with ThreadPoolExecutor(len(closed)) as pool:
+            errors = dict(zip(closed, pool.map(_opening, closed), strict=True))
+    else:
+        errors = {server: _opening(server) for server in servers}
+    return {server: error for server, error in errors.items() if error}
 
 
 def _opening(server: BaseEmailBackend) -> Exception | None:
@@ -326,7 +347,7 @@ class _Talk(Generic[Letter]):
     dialogue: Dialogue
     until: float = 0.0  # when the server's silence has been too long, by the monotonic clock
     waits_for: int = 0
-    is_second_try: bool = False
+    may_be_told_again: bool = True
 
 
 class SmtpSessions(Sessions[Letter]):
@@ -356,25 +377,27 @@ class SmtpSessions(Sessions[Letter]):
         self._begin(server, letter, prepared)
 
     def _begin(
-        self, server: SmtpBackend, letter: Letter, told: Told, *, is_second_try: bool = False
+        self, server: SmtpBackend, letter: Letter, told: Told, *, may_be_told_again: bool = True
     ) -> None:
         connection = server.connection
         line: socket = connection.sock  # type: ignore[union-attr, assignment]
         line.settimeout(0)
         dialogue = tell(connection, told)  # type: ignore[arg-type]
-        talk = _Talk(letter, told, server, line, dialogue, is_second_try=is_second_try)
+        talk = _Talk(letter, told, server, line, dialogue, may_be_told_again=may_be_told_again)
         self._talks.add(talk)
         self._go_on(talk)
 
     def answers(self) -> list[tuple[Letter, Answer]]:
         again, self._again = self._again, []
+        failed = _open_all([talk.server for talk in again])
+        if failed:
+            for talk in self._talks:  # it would fare no better, and all would wait for it again
+                talk.may_be_told_again = False
         for talk in again:
-            try:
-                _open_again(talk.server)
-            except Refused as refused:
-                self._end(talk, Answer(error=refused))
+            if talk.server in failed:
+                self._end(talk, Answer(error=_not_again(failed[talk.server])))
             else:
-                self._begin(talk.server, talk.letter, talk.told, is_second_try=True)
+                self._begin(talk.server, talk.letter, talk.told, may_be_told_again=False)
         while self._talks and not self._answers and not self._again:
             self._listen()
         until = time.monotonic() + TOGETHER
@@ -391,14 +414,13 @@ class SmtpSessions(Sessions[Letter]):
             self._go_on(key.data)
         if silence <= most:
             for talk in [one for one in self._talks if one.until <= time.monotonic()]:
-                self._break(talk, TimeoutError("timed out"))
+                self._go_on(talk, TimeoutError("timed out"))
 
-    def _go_on(self, talk: _Talk[Letter]) -> None:
+    def _go_on(self, talk: _Talk[Letter], broken_by: Exception | None = None) -> None:
         try:
-            waits_for = next(talk.dialogue)
+            waits_for = talk.dialogue.throw(broken_by) if broken_by else next(talk.dialogue)
         except StopIteration:
             self._let_go(talk)
-            talk.socket.settimeout(talk.server.timeout)
             self._end(talk, Answer())
         except Exception as error:
             self._break(talk, error)
@@ -412,20 +434,22 @@ class SmtpSessions(Sessions[Letter]):
             talk.waits_for = waits_for
 
     def _break(self, talk: _Talk[Letter], error: Exception) -> None:
-        """A dialogue that came to no good end takes its connection with it."""
         unknown = may_have_left(talk.server)
         self._let_go(talk)
-        talk.server.hang_up()
-        hung_up = isinstance(error, smtplib.SMTPServerDisconnected) and not unknown
-        if hung_up and not talk.is_second_try:
+        if _hung_up(error) and not unknown and talk.may_be_told_again:
             self._again.append(talk)
         else:
             self._end(talk, Answer(error=_fate(error, unknown=unknown)))
 
     def _let_go(self, talk: _Talk[Letter]) -> None:
+        """A dialogue that was not brought to an end takes its connection with it."""
         if talk.waits_for:
             self._selector.unregister(talk.socket)
         self._talks.discard(talk)
+        if getattr(talk.server.connection, "takes_another", False):
+            talk.socket.settimeout(talk.server.timeout)
+        else:
+            talk.server.hang_up()
 
     def _end(self, talk: _Talk[Letter], answer: Answer) -> None:
         self._answers.append((talk.letter, answer))
@@ -434,6 +458,5 @@ class SmtpSessions(Sessions[Letter]):
     def close(self) -> None:
         for talk in [*self._talks]:  # an error elsewhere ends the run: nothing more is told
             self._let_go(talk)
-            talk.server.hang_up()
         self._selector.close()
         super().close()

@@ -12,9 +12,10 @@ import socket
 import ssl
 import uuid
 from collections.abc import Generator
+from contextlib import suppress
 from functools import lru_cache
 from selectors import EVENT_READ, EVENT_WRITE
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from django.conf import settings
 from django.core.mail import EmailMessage
@@ -30,22 +31,11 @@ PLAIN = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9-]+(?:\.[A-
 
 
 class _Telling:
-    """Notes when the content of a message may be on its way.
-
-    smtplib raises the same error for a drop at MAIL FROM and for one after the final dot. From the
-    DATA command on the server may have the message.
-    """
+    """Notes how far a dialogue came: the same error is raised for a drop at MAIL FROM and for one
+    after the final dot."""
 
     content_may_have_left = False
-    return_path = ""
-
-    def mail(self, sender: str, *args: Any, **options: Any) -> Any:
-        self.content_may_have_left = False
-        return super().mail(self.return_path or sender, *args, **options)  # type: ignore[misc]
-
-    def data(self, *args: Any, **options: Any) -> Any:
-        self.content_may_have_left = True
-        return super().data(*args, **options)  # type: ignore[misc]
+    takes_another = False  # its last dialogue was brought to an end
 
 
 class TellingSMTP(_Telling, smtplib.SMTP):
@@ -71,17 +61,20 @@ Dialogue = Generator[int, None, None]
 Reply = tuple[int, bytes]
 
 LONGEST_LINE = 8192
+CLOSING = 421  # the server's last word on this connection
 
 
 def tell(connection: TellingSMTP | TellingSMTPOverTLS, told: Told) -> Dialogue:
-    """Tell one message over an open connection, whose socket does not block: as smtplib does it,
-    but all commands at once where the server takes them so (RFC 2920).
+    """Tell one message over an open connection: as smtplib does it, but all commands at once where
+    the server takes them so (RFC 2920). Waits for nothing where the socket does not block.
 
     Raises:
-        SMTPException: one of those that smtplib's sendmail raises.
+        SMTPSenderRefused, SMTPRecipientsRefused, SMTPDataError: it was not accepted.
+        SMTPException: the dialogue broke; of what has left with the final dot nothing is known.
     """
-    connection.content_may_have_left = False
-    assert connection.sock is not None  # noqa: S101  (it was opened)
+    connection.content_may_have_left = connection.takes_another = False
+    if connection.sock is None:
+        raise smtplib.SMTPServerDisconnected("The connection is closed")
     line = _Line(connection.sock)
     commands = (told.mail, told.rcpt, b"DATA\r\n")
     at_once = connection.has_extn("pipelining")
@@ -94,14 +87,38 @@ def tell(connection: TellingSMTP | TellingSMTPOverTLS, told: Told) -> Dialogue:
         if command is told.mail and code != 250:
             raise smtplib.SMTPSenderRefused(code, words, told.sender)
         if command is told.rcpt and code not in (250, 251):
+            if _refuses(code) and code != CLOSING:
+                with suppress(OSError, smtplib.SMTPException):  # what was refused stays refused
+                    yield from _take_back(line, data_was_said=at_once)
+                    connection.takes_another = True
             raise smtplib.SMTPRecipientsRefused({told.recipient: (code, words)})
     if code != 354:
         raise smtplib.SMTPDataError(code, words)
     connection.content_may_have_left = True
     yield from line.say(told.content)
     code, words = yield from line.hear()
-    if code != 250:
+    if _refuses(code):
         raise smtplib.SMTPDataError(code, words)
+    if not 200 <= code <= 299:
+        raise smtplib.SMTPException(f"neither accepted nor refused: {code} {words!r}")
+    connection.takes_another = True
+
+
+def _take_back(line: _Line, *, data_was_said: bool) -> Dialogue:
+    """End what was begun for a recipient that was refused: the connection is good for another."""
+    if data_was_said:
+        code, _ = yield from line.hear()
+        if code == 354:
+            yield from line.say(b".\r\n")
+            yield from line.hear()  # some error: what is for nobody is not accepted
+    yield from line.say(b"RSET\r\n")
+    code, words = yield from line.hear()
+    if code != 250:
+        raise smtplib.SMTPResponseException(code, words)
+
+
+def _refuses(code: int) -> bool:
+    return 400 <= code <= 599
 
 
 class _Line:
@@ -137,7 +154,7 @@ class _Line:
 
     def _hear_more(self) -> Dialogue:
         if len(self._heard) > LONGEST_LINE:
-            raise smtplib.SMTPResponseException(500, "Line too long.")
+            raise smtplib.SMTPServerDisconnected("A line without an end")  # and so no reply
         try:
             heard = self._connection.recv(LONGEST_LINE)
         except (BlockingIOError, ssl.SSLWantReadError):
@@ -169,13 +186,18 @@ class SmtpBackend(EmailBackend):
         return is_new
 
     def _send(self, email_message: EmailMessage) -> bool:
-        if isinstance(self.connection, _Telling):
-            self.connection.return_path = return_path_of(email_message)
-        if not email_message.recipients():
-            return False
-        # As Django's own, except that it parses each address anew: that took as long as the rest.
+        connection = self.connection
+        assert isinstance(connection, TellingSMTP | TellingSMTPOverTLS)  # noqa: S101  (see open)
         sender, *recipients = _envelope(email_message)
-        self.connection.sendmail(sender, recipients, written(email_message))  # type: ignore[union-attr]
+        if not recipients:
+            return False
+        if len(recipients) == 1:
+            for _ in tell(connection, prepared(email_message)):
+                pass  # its socket blocks
+            return True
+        connection.content_may_have_left = True  # to some of them, whatever is said of others
+        sender = return_path_of(email_message) or sender
+        connection.sendmail(sender, recipients, written(email_message))
         return True
 
     def hang_up(self) -> None:

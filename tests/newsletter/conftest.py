@@ -33,4 +33,9 @@ def worker(smtp: SmtpServer) -> Iterator[subprocess.Popen[bytes]]:
     app.control.purge()
     yield process
     process.terminate()
-    process.wait(timeout=20)
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:  # told as an error; and nothing is left behind
+        process.kill()
+        process.wait()
+        raise

@@ -12,7 +12,7 @@ from threading import Thread
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, User
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
@@ -37,6 +37,25 @@ def planned_for(*addresses: str) -> Edition:
         make_subscriber(address)
     picks.plan_everybody(edition, timezone.now())
     return edition
+
+
+class OnRecipient(dict[str, str]):
+    """A mail server's reply to a recipient; before it is given, something happens elsewhere."""
+
+    def __init__(self, reply: str, work: Callable[[], object]) -> None:
+        self.reply, self.work = reply, work
+
+    def get(self, address: str, default: str = "") -> str:  # type: ignore[override]
+        def alone() -> None:
+            try:
+                self.work()
+            finally:
+                connection.close()
+
+        thread = Thread(target=alone)
+        thread.start()
+        thread.join()
+        return self.reply
 
 
 @contextmanager
@@ -174,6 +193,62 @@ def test_a_late_success_settles_what_was_taken_for_unknown(smtp: SmtpServer) -> 
 
 
 @pytest.mark.parametrize(
+    ("reply", "state"),
+    [
+        ("250 2.0.0 kept", State.SENT),
+        ("252 kept", State.SENT),
+        ("2.0.0 Ok queued", State.UNKNOWN),
+        ("354 go on", State.UNKNOWN),
+        ("600 kept", State.UNKNOWN),
+        ("250 " + "long " * 4000, State.UNKNOWN),
+        ("451 4.3.0 come back", State.PLANNED),
+        ("421 4.3.2 come back", State.PLANNED),
+        ("554 5.7.1 no", State.FAILED),
+    ],
+)
+def test_only_what_says_no_after_the_final_dot_is_a_refusal(
+    smtp: SmtpServer, reply: str, state: str
+) -> None:
+    planned_for("alice@example.org", "bob@example.org")
+    smtp.after_data["alice@example.org"] = reply
+    tally = send_planned()
+    assert the_delivery().state == state
+    assert the_delivery("bob@example.org").state == State.SENT
+    assert tally.sent + tally.failed + tally.later + tally.unknown == 2
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("reply", "state"), [("451 greylisted", State.PLANNED), ("550 5.1.1 no", State.FAILED)]
+)
+def test_a_late_refusal_settles_what_was_taken_for_unknown(
+    smtp: SmtpServer, reply: str, state: str
+) -> None:
+    planned_for("alice@example.org")
+    smtp.replies = OnRecipient(reply, lambda: delivery.recover(later))
+    later = timezone.now() + timedelta(hours=1)
+    tally = send_planned()
+    assert (the_delivery().state, the_delivery().lease_until) == (state, None)
+    assert (tally.later, tally.failed) == (state == State.PLANNED, state == State.FAILED)
+    assert reply.partition(" ")[2] in the_delivery().error
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_late_refusal_says_nothing_of_a_later_hand_over(smtp: SmtpServer) -> None:
+    planned_for("alice@example.org")
+    others = timezone.now() + timedelta(hours=1)
+    smtp.replies = OnRecipient(
+        "451 come back",
+        lambda: Delivery.objects.update(
+            state=State.UNKNOWN, handed_over_at=others, lease_until=None
+        ),
+    )
+    tally = send_planned()
+    assert the_delivery().state == State.UNKNOWN
+    assert tally == delivery.Tally()
+
+
+@pytest.mark.parametrize(
     ("status", "state"),
     [(401, State.PLANNED), (429, State.PLANNED), (400, State.FAILED), (500, State.UNKNOWN)],
 )
@@ -304,7 +379,7 @@ def test_the_delays_between_tries_grow() -> None:
         lease = timezone.now()
         Delivery.objects.filter(pk=one.pk).update(state=State.CLAIMED, lease_until=lease)
         one.attempts, one.lease_until = attempts, lease
-        delivery._later(one, State.CLAIMED, "later")
+        assert move(one, State.CLAIMED, State.PLANNED, **delivery._later(one, "later"))
         until = the_delivery().not_before
         assert until is not None
         waits.append(until - timezone.now())

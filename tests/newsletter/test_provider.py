@@ -13,18 +13,20 @@ from threading import Thread
 from time import monotonic, sleep
 
 import pytest
-from django.core.mail import EmailMessage
+from django.core.mail import EmailMessage, get_connection
 from pytest_django import Settings
 
 from newsletter import provider
 from newsletter.provider import Answer, OutcomeUnknown, Refused
+from tests.smtp import SmtpServer
 
 
 class Server:
     """A mail server that announces PIPELINING and waits for all commands before it replies.
 
     `replies` maps a recipient to the words after RCPT, `delays` to the seconds before the last
-    reply; it hangs up after `most` mails on one connection.
+    reply; after `most` mails on one connection it hangs up, or says `too_many` at `full_at` first.
+    It greets `greets` connections and is silent to all others.
     """
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
@@ -33,8 +35,14 @@ class Server:
         self._context = context
         self.replies: dict[str, str] = {}
         self.delays: dict[str, float] = {}
+        self.pipelines = True
         self.most = 1_000
+        self.too_many, self.full_at = "", "MAIL"
+        self.greets = 1_000
+        self.to_nobody = "354 go on"
+        self.after_lone_dot = "554 no valid recipients"
         self.connections = 0
+        self.resets = 0
         self.contents: dict[str, bytes] = {}
         self._threads: list[Thread] = []
         self._start(self._accept)
@@ -66,6 +74,9 @@ class Server:
             def say(*replies: str) -> None:
                 connection.sendall("".join(f"{reply}\r\n" for reply in replies).encode())
 
+            if self.connections > self.greets:
+                lines.read()
+                return
             say("220 here")
             try:
                 self._talk(lines.readline, say)
@@ -73,30 +84,48 @@ class Server:
                 return
 
     def _talk(self, hear: Callable[[], bytes], say: Callable[..., None]) -> None:
-        told = 0
+        told, recipient, is_refused = 0, "", False
+        replies: list[str] = []
         while line := hear():
-            if line.lower().startswith(b"ehlo"):
-                say("250-here", "250 PIPELINING")
-            elif line.lower().startswith(b"quit"):
-                say("221 bye")
-                return
-            else:
-                assert line.startswith(b"MAIL FROM:<")
-                if told == self.most:
+            verb, reply = line[:4].upper().decode(), "250 yes"
+            if verb == "EHLO":
+                reply = "250-here\r\n250 " + ("PIPELINING" if self.pipelines else "HELP")
+            elif verb == "RCPT":
+                recipient = line.decode().partition("<")[2].partition(">")[0]
+                reply = self.replies.get(recipient, reply)
+                is_refused = reply.startswith("5")
+            elif verb == "DATA":
+                reply = self.to_nobody if is_refused else "354 go on"
+            elif verb == "RSET":
+                self.resets += 1
+            if told == self.most and verb == self.full_at:
+                if not self.too_many:
                     return
-                recipient = hear().decode().partition("<")[2].partition(">")[0]
-                assert hear() == b"DATA\r\n"  # nothing was said yet: they came together
-                reply = self.replies.get(recipient, "250 yes")
-                say("250 yes", reply, "354 go on")
-                content = bytearray()
-                while not content.endswith(b"\r\n.\r\n"):
-                    if not (line := hear()):
-                        return
-                    content += line
-                sleep(self.delays.get(recipient, 0))
-                self.contents[recipient] = bytes(content)
-                told += 1
-                say("250 kept")
+                reply = self.too_many
+            replies.append(reply)
+            if self.pipelines and verb in ("MAIL", "RCPT"):
+                continue  # all come together, before anything is said
+            say(*replies)
+            if verb == "QUIT" or self.too_many in replies:
+                return
+            replies.clear()
+            if not reply.startswith("354"):
+                continue
+            content = bytearray(b"\r\n")  # a lone dot ends it, too
+            while not content.endswith(b"\r\n.\r\n"):
+                if not (line := hear()):
+                    return
+                content += line
+            if is_refused:
+                if not self.after_lone_dot:  # says nothing until the other side is gone
+                    hear()
+                    return
+                say(self.after_lone_dot)
+                continue
+            sleep(self.delays.get(recipient, 0))
+            self.contents[recipient] = bytes(content[2:])
+            told += 1
+            say("250 kept")
 
 
 @pytest.fixture
@@ -112,6 +141,10 @@ def use(server: Server, settings: Settings) -> None:
     settings.EMAIL_TIMEOUT = 10
 
 
+def message_to(recipient: str, body: str = "Hello.\n") -> EmailMessage:
+    return EmailMessage("Hello", body, "daily@papers.example", [recipient])
+
+
 def tell(*recipients: str, over: int, body: str = "Hello.\n") -> dict[str, tuple[Answer, float]]:
     """Send each a mail; what was answered, and after how many seconds."""
     began, found, waiting = monotonic(), {}, list(recipients)
@@ -119,8 +152,7 @@ def tell(*recipients: str, over: int, body: str = "Hello.\n") -> dict[str, tuple
         while waiting or sessions.are_talking:
             for one in sessions.take(len(waiting)):
                 recipient = waiting.pop(0)
-                message = EmailMessage("Hello", body, "daily@papers.example", [recipient])
-                sessions.begin(one, recipient, sessions.prepared(message))
+                sessions.begin(one, recipient, sessions.prepared(message_to(recipient, body)))
             for recipient, answer in sessions.answers():
                 found[recipient] = answer, monotonic() - began
     return found
@@ -145,6 +177,105 @@ def test_a_recipient_that_is_refused_is_told_no_content(server: Server) -> None:
     assert refused.for_good
     assert "no such user" in str(refused)
     assert set(server.contents) == {READERS[0], READERS[2]}
+
+
+@pytest.mark.parametrize(
+    ("pipelines", "to_nobody"), [(True, "354 go on"), (True, "503 to whom?"), (False, "")]
+)
+def test_a_recipient_that_is_refused_costs_no_connection(
+    server: Server, pipelines: bool, to_nobody: str
+) -> None:
+    server.pipelines, server.to_nobody = pipelines, to_nobody
+    server.replies[READERS[1]] = "550 5.1.1 no such user"
+    server.replies[READERS[2]] = "550 5.1.1 no such user"
+    found = tell(*READERS, over=1)
+    assert sum(answer == Answer() for answer, _ in found.values()) == 4
+    assert (server.connections, server.resets) == (1, 2)
+
+
+@pytest.mark.parametrize("after", ["250 kept", "junk", "421 closing", ""])
+def test_whatever_a_server_says_of_a_mail_for_nobody_the_refusal_stands(
+    server: Server, settings: Settings, after: str
+) -> None:
+    settings.EMAIL_TIMEOUT = 1
+    server.after_lone_dot = after
+    server.replies[READERS[0]] = "550 5.1.1 no such user"
+    found = tell(*READERS[:2], over=1)
+    refused = found[READERS[0]][0].error
+    assert isinstance(refused, Refused)
+    assert refused.for_good
+    assert found[READERS[1]][0] == Answer()
+    assert server.connections == (1 if after else 2)
+
+
+def test_a_recipient_of_whom_something_odd_is_said_is_told_no_empty_mail(server: Server) -> None:
+    """It may be accepted, and so would be the lone dot that ends what was begun for a refused."""
+    server.replies[READERS[0]] = "2.1.5 Ok"
+    found = tell(READERS[0], over=1)
+    assert isinstance(found[READERS[0]][0].error, Refused)
+    assert server.contents == {}
+    assert server.resets == 0
+
+
+@pytest.mark.parametrize("full_at", ["MAIL", "RCPT", "DATA"])
+@pytest.mark.parametrize("told_one_by_one", [True, False])
+def test_what_is_too_much_for_one_connection_goes_over_the_next_at_once(
+    server: Server, full_at: str, told_one_by_one: bool
+) -> None:
+    server.most, server.full_at = 2, full_at
+    server.too_many = "421 4.7.0 too many messages on this connection"
+    if told_one_by_one:
+        with closing(get_connection()) as backend:
+            backend.open()
+            for reader in READERS[:3]:
+                provider.hand_over(message_to(reader), backend)
+    else:
+        found = tell(*READERS[:3], over=1)
+        assert {answer for answer, _ in found.values()} == {Answer()}
+    assert set(server.contents) == set(READERS[:3])
+    assert server.connections == 2
+
+
+def test_a_server_that_is_always_full_is_asked_twice_and_its_words_are_kept(
+    server: Server,
+) -> None:
+    server.most, server.too_many = 0, "421 4.7.0 too many messages"
+    found = tell(READERS[0], over=1)
+    refused = found[READERS[0]][0].error
+    assert isinstance(refused, Refused)
+    assert not refused.for_good
+    assert "too many messages" in str(refused)
+    assert server.connections == 2
+
+
+def test_lost_connections_are_opened_again_together(server: Server, settings: Settings) -> None:
+    settings.EMAIL_TIMEOUT = 1
+    server.most, server.greets = 0, 4
+    found = tell(*READERS[:4], over=4)
+    assert all(isinstance(answer.error, Refused) for answer, _ in found.values())
+    assert max(after for _, after in found.values()) < 3
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        ("252 kept", None),
+        ("2.0.0 Ok queued", OutcomeUnknown),
+        ("250 " + "long " * 4000, OutcomeUnknown),
+        ("554 5.7.1 no", Refused),
+    ],
+)
+def test_a_mail_that_is_told_alone_is_judged_alike(
+    smtp: SmtpServer, reply: str, error: type[Exception] | None
+) -> None:
+    smtp.after_data[READERS[0]] = reply
+    with closing(get_connection()) as backend:
+        backend.open()
+        if error is None:
+            provider.hand_over(message_to(READERS[0]), backend)
+        else:
+            with pytest.raises(error):
+                provider.hand_over(message_to(READERS[0]), backend)
 
 
 def test_no_session_waits_for_a_slow_one(server: Server) -> None:
