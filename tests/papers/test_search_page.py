@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from urllib.parse import quote
 
@@ -102,25 +104,44 @@ def test_pages_lead_to_one_another_with_the_question(client: Client) -> None:
     assert headings(page(client, "?q=graph&page=x")) == headings(page(client, "?q=graph"))
 
 
-@pytest.mark.parametrize("path", ["/search?q=graph+nets", "/search?author=Ada+Alvarez", "similar"])
+@contextmanager
+def slow_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No question about the words of papers is answered in the time it has."""
+    monkeypatch.setattr(search, "LONGEST_QUESTION", 100)
+    reach = connection.get_connection_params()
+    wanted = {"host", "port", "user", "password", "dbname"}
+    with psycopg.connect(**{name: reach[name] for name in wanted & reach.keys()}) as other:
+        other.execute("LOCK TABLE papers_searchtext")
+        yield
+
+
+@pytest.mark.parametrize("path", ["/search?q=graph+nets", "/search?author=Ada+Alvarez"])
 @pytest.mark.django_db(transaction=True)
 def test_what_takes_too_long_is_given_up_and_said(
     client: Client, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    paper = make_paper("Graph nets")
-    monkeypatch.setattr(search, "LONGEST_QUESTION", 100)
-    reach = connection.get_connection_params()
-    wanted = {"host", "port", "user", "password", "dbname"}
-    path = paper.get_absolute_url() if path == "similar" else path
-    with psycopg.connect(**{name: reach[name] for name in wanted & reach.keys()}) as other:
-        other.execute("LOCK TABLE papers_searchtext")
+    make_paper("Graph nets")
+    with slow_database(monkeypatch):
         response = client.get(path)
     assert response.status_code == 503
-    if "search" in path:
-        assert "took too long" in response.content.decode()
-        assert "No paper here fits" not in response.content.decode()
-        assert response["Retry-After"] == "60"
+    assert "took too long" in response.content.decode()
+    assert "No paper here fits" not in response.content.decode()
+    assert response["Retry-After"] == "60"
     assert client.get(path).status_code == 200
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_paper_is_shown_though_those_like_it_take_too_long_to_find(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper, other = make_paper("Graph nets"), make_paper("Graph networks")
+    with slow_database(monkeypatch):
+        alone = client.get(paper.get_absolute_url())
+        asked = client.get(f"/api/v1/papers/{paper.uuid}/similar")
+    assert alone.status_code == 200
+    assert other.title not in alone.content.decode()
+    assert asked.status_code == 503
+    assert other.title in client.get(paper.get_absolute_url()).content.decode()
 
 
 def test_what_is_typed_is_never_markup(client: Client) -> None:
