@@ -148,6 +148,8 @@ def test_it_can_be_interrupted_and_goes_on_where_it_stopped(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # A shell's job in the background, such as these tests may be, is born deaf to it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         while len(server.asked) < 2:
             assert child.poll() is None
