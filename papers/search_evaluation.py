@@ -31,6 +31,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from papers import embeddings, search
 from papers.encoders import Encoder, EncoderMissing, encodable, passage
+from papers.intervals import RESAMPLES, Interval, interval
 from papers.models import Embedding, Paper
 from papers.search import Candidate
 from papers.sources import PaperRecord
@@ -39,7 +40,6 @@ from papers.sources.identifiers import title_key
 
 FIRST = 5
 LEAST_KEYWORDS = 2
-RESAMPLES = 2_000
 BATCH = 64  # texts encoded between two reports of progress
 TABLES = ("papers_paper", "papers_searchtext", "papers_searchword", "papers_embedding")
 KINDS = ("first keyword", "first two keywords")
@@ -50,18 +50,6 @@ Say = Callable[[str], None]
 
 class SearchEvaluationError(Exception):
     """What was given cannot be measured; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A mean over queries and its 95 % bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,16 +253,15 @@ def _figures(ranks: dict[str, list[int | None]], rng: np.random.Generator) -> di
         for way, row in ranks.items()
     }
 
-    def interval(values: NDArray[np.float64]) -> Interval:
-        low, high = np.quantile(values[resampled].mean(axis=1), (0.025, 0.975))
-        return Interval(float(values.mean()), float(low), float(high))
+    def over_queries(values: NDArray[np.float64]) -> Interval:
+        return interval(float(values.mean()), values[resampled].mean(axis=1))
 
     return {
         way: Figures(
-            interval(found[way]),
-            interval(reciprocal[way]),
-            interval(found[SEARCH] - found[way]),
-            interval(reciprocal[SEARCH] - reciprocal[way]),
+            over_queries(found[way]),
+            over_queries(reciprocal[way]),
+            over_queries(found[SEARCH] - found[way]),
+            over_queries(reciprocal[SEARCH] - reciprocal[way]),
         )
         for way in ranks
     }

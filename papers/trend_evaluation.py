@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from papers.intervals import RESAMPLES, Interval, interval
 from papers.sources.identifiers import normalise_arxiv_id
 from papers.trending import GROWTH_SPAN, LEAST_GROWTH_SPAN, Floats, trend_scores
 
@@ -44,7 +45,6 @@ JUDGED_AFTER = (timedelta(hours=12), timedelta(hours=40))  # of first sight
 SEEN_AGAIN_AFTER = timedelta(hours=24)  # of the moment of judging
 HOUR = timedelta(hours=1)
 MIN_PAPERS = 6  # the rank correlation of fewer is mostly chance
-RESAMPLES = 2_000
 SEED = 0
 MOST_COMPLAINTS = 5
 
@@ -87,18 +87,6 @@ class Judged:
     age: Floats
     seen: Floats
     gained: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A mean over days and its 95 % bootstrap interval: days are resampled, not papers."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,5 +349,5 @@ def spearman(one: Floats, other: Floats) -> float:
 
 
 def _interval(values: Floats, draws: NDArray[np.int64]) -> Interval:
-    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
-    return Interval(float(values.mean()), float(low), float(high))
+    """Days are resampled, not papers."""
+    return interval(float(values.mean()), values[draws].mean(axis=1))

@@ -35,13 +35,13 @@ from scipy.stats import rankdata
 from newsletter.recommender import peers
 from newsletter.recommender.peers import Indices, Recipe, Scorer, Task
 from newsletter.recommender.ranking import AUTHOR_BONUS, Affinity, Ranker, Views, coreading
+from papers.intervals import RESAMPLES, Interval, interval
 
 Figures = NDArray[np.float64]
 
 METRICS = ("ndcg@10", "recall@10", "recall@50", "auc")
 TOP = 10
 OURS = "ours"
-RESAMPLES = 2_000
 SEED = 0
 BLOCK = 128  # readers scored at a time; of a slow recipe, SLOW_BLOCK
 SLOW_BLOCK = 8
@@ -87,18 +87,6 @@ def auc(scores: NDArray[np.float32], relevant: NDArray[np.bool_]) -> NDArray[np.
     return np.asarray(np.where(pairs > 0, wins / np.maximum(pairs, 1), 0.5), dtype=np.float64)
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A mean over readers and its 95 % bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
-
-
 def resampled(values: Figures, resamples: int = RESAMPLES, seed: int = SEED) -> Figures:
     """(resamples, q) means of (m, q) values: each row over m readers drawn with replacement."""
     m = len(values)
@@ -110,11 +98,6 @@ def resampled(values: Figures, resamples: int = RESAMPLES, seed: int = SEED) -> 
         counts = np.stack([np.bincount(row, minlength=m) for row in drawn])
         means[start : start + len(drawn)] = counts @ values / m
     return means
-
-
-def interval(mean: float, means: NDArray[np.float64]) -> Interval:
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(float(mean), float(low), float(high))
 
 
 # -- Ours ------------------------------------------------------------------------------------------

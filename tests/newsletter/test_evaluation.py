@@ -32,6 +32,7 @@ from newsletter.recommender.peers import LinearModel, Recipe, Similarity, Task
 from newsletter.recommender.profiles import SparseView
 from newsletter.recommender.ranking import Views
 from papers.encoders import passage
+from papers.intervals import RESAMPLES
 from tests.real_inputs import ABSENT, DATA
 
 SKY = ["galaxy", "star", "dark", "matter", "halo", "nebula"]
@@ -119,7 +120,7 @@ def test_a_reader_of_all_candidates_has_the_auc_of_chance() -> None:
 def test_resampling_draws_readers_with_replacement() -> None:
     values = np.random.default_rng(3).normal(2, 1, (400, 2))
     means = resampled(values)
-    assert means.shape == (evaluation.RESAMPLES, 2)
+    assert means.shape == (RESAMPLES, 2)
     np.testing.assert_allclose(means.mean(axis=0), values.mean(axis=0), atol=0.01)
     np.testing.assert_allclose(means.std(axis=0), values.std(axis=0) / 20, rtol=0.1)
     np.testing.assert_array_equal(means, resampled(values))

@@ -13,8 +13,9 @@ from django.core.management.base import BaseCommand, CommandError
 from newsletter import ranking_evaluation
 from newsletter.libraries import LibrariesError
 from newsletter.ranking_evaluation import Comparison, Halves
-from newsletter.recommender.evaluation import METRICS, Interval, SubmissionsReport
+from newsletter.recommender.evaluation import METRICS, SubmissionsReport
 from papers.encoders import EncoderBroken
+from papers.intervals import Interval
 
 LABELS = {"ndcg@10": "nDCG@10", "recall@10": "recall@10", "recall@50": "recall@50", "auc": "AUC"}
 
@@ -155,14 +156,10 @@ def _text(found: Comparison) -> str:
         lines.append(
             f"{beside.name:{width}}"
             + "".join(f"{beside.ratio[metric]!s:26}" for metric in ("ndcg@10", "recall@50", "auc"))
-            + f"{_signed(beside.difference['ndcg@10']):29}"
-            + _signed(beside.difference["recall@50"])
+            + f"{format(beside.difference['ndcg@10'], '+.4f'):29}"
+            + f"{beside.difference['recall@50']:+.4f}"
         )
     return "\n".join(lines)
-
-
-def _signed(figure: Interval) -> str:
-    return f"{figure.mean:+.4f} [{figure.low:+.4f}, {figure.high:+.4f}]"
 
 
 def _pair(figure: Interval) -> list[float]:
@@ -206,7 +203,7 @@ def _submitters_text(found: SubmissionsReport) -> str:
         f"{'':16}{'':26}{'ours less it, paired':29}ms/ranking",
     ]
     for name, figure in found.auc.items():
-        beside = _signed(found.over[name]) if name in found.over else ""
+        beside = f"{found.over[name]:+.4f}" if name in found.over else ""
         lines.append(f"{name:16}{figure!s:26}{beside:29}{found.ms_per_ranking[name]:.2f}")
     return "\n".join(lines)
 

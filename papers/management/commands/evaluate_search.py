@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from papers.encoders import EncoderError
-from papers.search_evaluation import SEARCH, Interval, Report, SearchEvaluationError, evaluate
+from papers.search_evaluation import SEARCH, Report, SearchEvaluationError, evaluate
 
 
 class Command(BaseCommand):
@@ -73,17 +73,13 @@ def _text(report: Report) -> str:
     for kind, ways in report.figures.items():
         lines += ["", f"{'By the ' + kind:28}{'found in 5':24}search less it, paired"]
         for way, figures in ways.items():
-            beside = "" if way == SEARCH else _signed(figures.over_found)
-            lines.append(f"  {way:26}{figures.found!s:24}{beside}".rstrip())
+            beside = "" if way == SEARCH else f"{figures.over_found:+.3f}"
+            lines.append(f"  {way:26}{format(figures.found, '.3f'):24}{beside}".rstrip())
         lines.append(f"{'':28}mean reciprocal rank")
         for way, figures in ways.items():
-            beside = "" if way == SEARCH else _signed(figures.over_reciprocal_rank)
-            lines.append(f"  {way:26}{figures.reciprocal_rank!s:24}{beside}".rstrip())
+            beside = "" if way == SEARCH else f"{figures.over_reciprocal_rank:+.3f}"
+            lines.append(f"  {way:26}{format(figures.reciprocal_rank, '.3f'):24}{beside}".rstrip())
     lines += ["", f"{'With one typo':28}found in 5 (without the typo)"]
     for kind, (wrong, right) in report.typos.items():
         lines.append(f"  {kind:26}{wrong:.3f} ({right:.3f})")
     return "\n".join(lines)
-
-
-def _signed(figure: Interval) -> str:
-    return f"{figure.mean:+.3f} [{figure.low:+.3f}, {figure.high:+.3f}]"

@@ -14,7 +14,6 @@ from django.core.management.base import BaseCommand, CommandError
 
 from papers.trend_evaluation import (
     MIN_PAPERS,
-    Interval,
     Observations,
     ObservationsError,
     Report,
@@ -79,13 +78,9 @@ def _text(read: Observations, report: Report) -> str:
         f"{'':14}{'':26}less raw upvotes, paired",
     ]
     for name, figure in report.spearman.items():
-        beside = report.over_raw.get(name)
-        lines.append(f"{name:14}{figure!s:26}{_signed(beside) if beside else ''}".rstrip())
+        beside = f"{report.over_raw[name]:+.4f}" if name in report.over_raw else ""
+        lines.append(f"{name:14}{figure!s:26}{beside}".rstrip())
     return "\n".join(lines)
-
-
-def _signed(figure: Interval) -> str:
-    return f"{figure.mean:+.4f} [{figure.low:+.4f}, {figure.high:+.4f}]"
 
 
 def _json(read: Observations, report: Report, days: str) -> str:
