@@ -61,7 +61,7 @@ class ExpiredLink(InvalidLink):
 
 
 class SpentLink(InvalidLink):
-    """The token was used, or taken back by its subscriber."""
+    """The token was used, or taken back by its subscriber; or, for signing in, is too old."""
 
 
 def _lifetime(purpose: Purpose) -> timedelta | None:
@@ -138,7 +138,7 @@ def subscriber_of(text: str, purpose: Purpose) -> Subscriber:
     Raises:
         ExpiredLink: it was good once.
         SubscriberGone: nobody is there any more.
-        SpentLink: it was used, or taken back.
+        SpentLink: it was used, or taken back, or its minutes for signing in are over.
         InvalidLink: anything else.
     """
     named, number = _named_by(text, purpose), 0
@@ -198,6 +198,6 @@ def _named_by(text: str, purpose: Purpose) -> bytes:
             name = signer.unsign(text)
         return base64.urlsafe_b64decode(name + "=" * (-len(name) % 4))
     except signing.SignatureExpired:
-        raise ExpiredLink from None
+        raise (SpentLink if purpose == Purpose.SIGN_IN else ExpiredLink) from None
     except (signing.BadSignature, ValueError):
         raise InvalidLink from None

@@ -29,7 +29,7 @@ from newsletter.links import Purpose
 from newsletter.models import Subscriber
 from newsletter.sign_in import own_path, reader_of
 from newsletter.tasks import fetch_submitted, send_sign_in_links, soon
-from newsletter.views import private, refusal
+from newsletter.views import by_link, private, refusal
 from papers.models import Paper
 
 ON_PAGE = 100  # of a reader's votes and submissions, the newest
@@ -97,14 +97,10 @@ def _ask(request: HttpRequest) -> HttpResponse:
 
 @csrf_exempt
 @require_POST
+@by_link
 def ask_from_settings(request: HttpRequest, token: str) -> HttpResponse:
     """The button of the settings' page that asks for a link, to the reader's own address."""
-    try:
-        reader = links.subscriber_of(token, Purpose.PREFERENCES)
-    except links.ExpiredLink:
-        return refusal(request, "expired")
-    except links.InvalidLink:
-        return refusal(request, "invalid")
+    reader = links.subscriber_of(token, Purpose.PREFERENCES)
     sign_in.ask(reader.address, proved=True)
     soon(send_sign_in_links)
     return private(redirect("sign_in_sent"))
@@ -115,20 +111,14 @@ def sent(request: HttpRequest) -> HttpResponse:
     return render(request, "newsletter/sign_in_sent.html", {"minutes": links.SIGN_IN_MINUTES})
 
 
+@by_link
 def follow(request: HttpRequest, token: str) -> HttpResponse:
     """The page of a link to sign in: its button signs in.
 
     With a CSRF token, or another site could sign somebody in as somebody else. The page sends its
     referrer to this site, for without it a browser sends no Origin that Django could check.
     """
-    try:
-        reader = links.subscriber_of(token, Purpose.SIGN_IN)
-    except (links.ExpiredLink, links.SpentLink):
-        return refusal(request, "spent")
-    except links.SubscriberGone:
-        return refusal(request, "gone")
-    except links.InvalidLink:
-        return refusal(request, "invalid")
+    reader = links.subscriber_of(token, Purpose.SIGN_IN)
     if reader.state not in sign_in.MAY_SIGN_IN:
         return refusal(request, "gone")
     if request.method != "POST":

@@ -320,9 +320,10 @@ def change(
 def unsubscribe(subscriber: Subscriber, *, way: str) -> None:
     """No more mail, from now on; what is planned is not sent. Twice is as good as once."""
     with transaction.atomic():
-        subscriber = Subscriber.objects.select_for_update().get(pk=subscriber.pk)
-        if subscriber.state == State.UNSUBSCRIBED:
-            return
+        found = Subscriber.objects.select_for_update().filter(pk=subscriber.pk).first()
+        if found is None or found.state == State.UNSUBSCRIBED:
+            return  # or erased meanwhile, which is more
+        subscriber = found
         subscriber.state = State.UNSUBSCRIBED
         subscriber.next_send_at = subscriber.answer_due_at = None
         subscriber.unsubscribed_at = timezone.now()

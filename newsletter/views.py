@@ -7,7 +7,9 @@ provider's one-click POST could not bring one), and they send no referrer.
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Callable
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, QueryDict
@@ -29,6 +31,31 @@ from papers.models import Paper
 Kind = Feedback.Kind
 
 UNKNOWN_SHOWN = 20  # of the example papers that are not known here
+
+# Why a link does not serve, as its page is told.
+REFUSALS: dict[type[Exception], str] = {
+    links.InvalidLink: "invalid",
+    links.ExpiredLink: "expired",
+    links.SpentLink: "spent",
+    links.SubscriberGone: "gone",
+    Subscriber.DoesNotExist: "gone",  # erased while the page was at work
+    links.DeliveryGone: "old",
+}
+
+LinkView = Callable[[HttpRequest, str], HttpResponse]
+
+
+def by_link(view: LinkView) -> LinkView:
+    """Calls `view`, whose address holds a token; says why where that serves no more."""
+
+    @functools.wraps(view)
+    def guarded(request: HttpRequest, token: str) -> HttpResponse:
+        try:
+            return view(request, token)
+        except tuple(REFUSALS) as error:
+            return refusal(request, REFUSALS[type(error)])
+
+    return guarded
 
 
 @never_cache
@@ -72,10 +99,9 @@ def status(request: HttpRequest) -> HttpResponse:
 
 
 @csrf_exempt
+@by_link
 def confirm(request: HttpRequest, token: str) -> HttpResponse:
-    subscriber = _subscriber(request, token, Purpose.CONFIRM)
-    if isinstance(subscriber, HttpResponse):
-        return subscriber
+    subscriber = links.subscriber_of(token, Purpose.CONFIRM)
     if request.method != "POST":
         return page(request, "confirm", subscriber)
     if not subscriptions.confirm(subscriber):
@@ -87,14 +113,13 @@ def confirm(request: HttpRequest, token: str) -> HttpResponse:
 
 
 @csrf_exempt
+@by_link
 def unsubscribe(request: HttpRequest, token: str) -> HttpResponse:
     """RFC 8058's one-click address, and the page a reader sees when opening it."""
     try:
         subscriber = links.subscriber_of(token, Purpose.UNSUBSCRIBE)
     except links.SubscriberGone:
         return page(request, "unsubscribed", None)
-    except links.InvalidLink:
-        return refusal(request, "invalid")
     if request.method != "POST":
         return page(request, "unsubscribe", subscriber)
     one_click = request.POST.get("List-Unsubscribe") == "One-Click"
@@ -103,10 +128,9 @@ def unsubscribe(request: HttpRequest, token: str) -> HttpResponse:
 
 
 @csrf_exempt
+@by_link
 def preferences(request: HttpRequest, token: str) -> HttpResponse:
-    subscriber = _subscriber(request, token, Purpose.PREFERENCES)
-    if isinstance(subscriber, HttpResponse):
-        return subscriber
+    subscriber = links.subscriber_of(token, Purpose.PREFERENCES)
     if subscriber.state in (Subscriber.State.PENDING, Subscriber.State.UNSUBSCRIBED):
         return refusal(request, "gone")
     saved, done = False, ""
@@ -169,20 +193,14 @@ def _learned(subscriber: Subscriber) -> list[tuple[Interest | None, list[Feedbac
 
 
 @csrf_exempt
+@by_link
 def feedback(request: HttpRequest, token: str) -> HttpResponse:
     """What a reader says of one paper of a mail.
 
     The page names neither the reader nor leads to their settings: who is forwarded a mail can
     judge its papers in the reader's stead, and undo that, and no more.
     """
-    try:
-        delivery, paper_id = links.pick_of(token)
-    except links.ExpiredLink:
-        return refusal(request, "expired")
-    except links.DeliveryGone:
-        return refusal(request, "old")
-    except links.InvalidLink:
-        return refusal(request, "invalid")
+    delivery, paper_id = links.pick_of(token)
     subscriber = delivery.subscriber
     if subscriber.state in (Subscriber.State.PENDING, Subscriber.State.UNSUBSCRIBED):
         return refusal(request, "gone")
@@ -212,16 +230,6 @@ def feedback(request: HttpRequest, token: str) -> HttpResponse:
 
 def _asked(text: str | None) -> Feedback.Kind | None:
     return Kind(text) if text in judgements.ASKED else None
-
-
-def _subscriber(request: HttpRequest, token: str, purpose: Purpose) -> Subscriber | HttpResponse:
-    """Whom the token stands for, or the page that says why nobody."""
-    try:
-        return links.subscriber_of(token, purpose)
-    except links.ExpiredLink:
-        return refusal(request, "expired")
-    except links.InvalidLink:
-        return refusal(request, "invalid")
 
 
 def refusal(request: HttpRequest, why: str) -> HttpResponse:

@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 from pytest_django import Settings
 
 from newsletter import links, subscriptions
-from newsletter.links import ExpiredLink, InvalidLink, Purpose
+from newsletter.links import ExpiredLink, InvalidLink, Purpose, SpentLink
 from newsletter.models import Subscriber
 from tests.factories import make_subscriber
 from tests.newsletter.pages import page_of
 
 pytestmark = pytest.mark.django_db
 
-PENDING = Subscriber.State.PENDING
+PENDING, ACTIVE = Subscriber.State.PENDING, Subscriber.State.ACTIVE
 
 
 def later(days: float) -> time_machine.travel:
@@ -106,7 +106,7 @@ def test_a_link_works_to_its_last_day_and_then_says_that_it_expired(
         assert links.subscriber_of(token, purpose) == alice
         assert client.get(path).status_code == 200
     with later(days + 0.001):
-        with pytest.raises(ExpiredLink):
+        with pytest.raises(SpentLink if purpose == Purpose.SIGN_IN else ExpiredLink):
             links.subscriber_of(token, purpose)
         answer = client.get(path)
         assert answer.status_code == 410
@@ -154,6 +154,35 @@ def test_the_link_of_an_erased_subscriber_is_invalid() -> None:
     subscriptions.erase(alice, way="test")
     with pytest.raises(InvalidLink):
         links.subscriber_of(token, Purpose.PREFERENCES)
+
+
+@pytest.mark.parametrize(
+    ("purpose", "posted", "status"),
+    [
+        (Purpose.CONFIRM, {}, 410),
+        (Purpose.PREFERENCES, {"forget": "general"}, 410),
+        (Purpose.UNSUBSCRIBE, {"List-Unsubscribe": "One-Click"}, 200),
+        (Purpose.SIGN_IN, {}, 410),
+    ],
+)
+def test_who_is_erased_while_a_page_is_at_work_gets_an_answer(
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    purpose: Purpose,
+    posted: dict[str, str],
+    status: int,
+) -> None:
+    alice = make_subscriber(state=PENDING if purpose == Purpose.CONFIRM else ACTIVE)
+    find = links.subscriber_of
+
+    def find_and_erase(text: str, purpose: Purpose) -> Subscriber:
+        found = find(text, purpose)
+        subscriptions.erase(alice, way="another tab")
+        return found
+
+    monkeypatch.setattr(links, "subscriber_of", find_and_erase)
+    assert client.post(page_of(alice, purpose), posted).status_code == status
+    assert not Subscriber.objects.exists()
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
