@@ -5,6 +5,7 @@ from newsletter import reader_views, views
 # The names of the signed pages are the values of links.Purpose.
 urlpatterns = [
     path("subscribe/", views.subscribe, name="subscribe"),
+    path("subscribe/start/", views.start, name="start"),
     path("subscribe/check-your-mail/", views.check_your_mail, name="check_your_mail"),
     path("status/", views.status, name="status"),
     path("privacy/", views.privacy, name="privacy"),

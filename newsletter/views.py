@@ -63,9 +63,6 @@ def subscribe(request: HttpRequest) -> HttpResponse:
     """The sign-up form."""
     if request.method != "POST":
         return render(request, "newsletter/subscribe.html", {"form": SignUpForm()})
-    if request.POST.get("step") == "start":  # the box on every page, which asks for no more
-        form = SignUpForm(initial={"address": request.POST.get("address", "")})
-        return render(request, "newsletter/subscribe.html", {"form": form})
     form = SignUpForm(request.POST)
     if not form.is_valid():
         return render(request, "newsletter/subscribe.html", {"form": form}, status=400)
@@ -78,6 +75,20 @@ def subscribe(request: HttpRequest) -> HttpResponse:
     )
     soon(send_confirmations)
     return redirect("check_your_mail")
+
+
+@never_cache
+@csrf_exempt
+def start(request: HttpRequest) -> HttpResponse:
+    """The sign-up form, with the address from the box that stands on every page.
+
+    That box has no CSRF token, and so its pages are the same for everybody and set no cookie; it
+    changes nothing here. It is a POST that addresses stay out of logs and histories.
+    """
+    if request.method != "POST":
+        return redirect("subscribe")
+    form = SignUpForm(initial={"address": request.POST.get("address", "")})
+    return render(request, "newsletter/subscribe.html", {"form": form})
 
 
 @require_safe

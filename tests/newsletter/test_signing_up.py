@@ -559,7 +559,8 @@ def test_who_leaves_and_comes_back_the_same_day_gets_no_second_edition() -> None
 
 
 def test_the_box_on_each_page_leads_to_the_whole_form(client: Client) -> None:
-    page = client.post("/subscribe/", {"step": "start", "address": "alice@example.org"})
+    assert client.get("/subscribe/start/")["Location"] == "/subscribe/"
+    page = client.post("/subscribe/start/", {"address": "alice@example.org"})
     assert page.status_code == 200
     assert 'value="alice@example.org"' in page.content.decode()
     assert "What interests you" in page.content.decode()
