@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured, PermissionDenied, Valid
 from django.db.models import F, QuerySet
 from django.forms import CharField, ModelForm
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
+from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.html import format_html
@@ -34,6 +34,8 @@ from newsletter.models import (
 )
 from papers.admin import NoHandWriting
 from papers.editions import CurationError
+
+SHOWN = 20  # of the subscribers that an action is asked about
 
 
 class InterestInline(admin.TabularInline[Interest, Subscriber]):
@@ -77,25 +79,61 @@ class SubscriberAdmin(admin.ModelAdmin[Subscriber]):
         obj.save(update_fields=[*form.changed_data, "next_send_at"])
 
     @admin.action(description="Unsubscribe", permissions=["change"])
-    def unsubscribe(self, request: HttpRequest, rows: QuerySet[Subscriber]) -> None:
+    def unsubscribe(self, request: HttpRequest, rows: QuerySet[Subscriber]) -> HttpResponse | None:
+        if "sure" not in request.POST:
+            means = "No more mail to them, not even what is planned. Only they can subscribe again."
+            return self._ask(request, rows, "unsubscribe", "Unsubscribe them", means)
         for subscriber in rows:
             subscriptions.unsubscribe(subscriber, way="operator")
             self.log_change(request, subscriber, "Unsubscribed.")
+        return None
 
     @admin.action(description="Suppress: never mail this address again", permissions=["change"])
-    def suppress(self, request: HttpRequest, rows: QuerySet[Subscriber]) -> None:
+    def suppress(self, request: HttpRequest, rows: QuerySet[Subscriber]) -> HttpResponse | None:
+        if "sure" not in request.POST:
+            means = "No more mail to these addresses, whoever subscribes them, until you lift it."
+            return self._ask(request, rows, "suppress", "Suppress them", means)
         for subscriber in rows:
             subscriptions.suppress(subscriber.address, Suppression.Reason.OPERATOR)
             subscriptions.unsubscribe(subscriber, way="operator")
             self.log_change(request, subscriber, "Suppressed.")
+        return None
 
     @admin.action(description="Erase everything about them", permissions=["change"])
-    def erase(self, request: HttpRequest, rows: QuerySet[Subscriber]) -> None:
+    def erase(self, request: HttpRequest, rows: QuerySet[Subscriber]) -> HttpResponse | None:
+        if "sure" not in request.POST:
+            means = (
+                "Their settings, subjects, votes and mails are forgotten, and their addresses never"
+                " mailed again: a keyed hash of each stays for that. This cannot be undone."
+            )
+            return self._ask(request, rows, "erase", "Erase them", means)
         for subscriber in rows:
             uuid = subscriber.uuid
             self.log_deletions(request, Subscriber.objects.filter(pk=subscriber.pk))
             subscriptions.erase(subscriber, way="operator")
             messages.success(request, f"Subscriber {uuid} is erased.")
+        return None
+
+    def _ask(
+        self,
+        request: HttpRequest,
+        rows: QuerySet[Subscriber],
+        action: str,
+        button: str,
+        means: str,
+    ) -> HttpResponse:
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"{button}?",
+            "button": button,
+            "action": action,
+            "means": means,
+            "shown": rows[:SHOWN],
+            "more": max(0, rows.count() - SHOWN),
+            "chosen": request.POST.getlist("_selected_action"),
+            "across": request.POST.get("select_across", "0"),
+        }
+        return render(request, "admin/newsletter/subscriber/are_you_sure.html", context)
 
 
 @admin.register(Delivery)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import time_machine
 from django.contrib import admin
@@ -267,7 +269,8 @@ def test_the_groups_have_the_rights_written_down_and_no_other() -> None:
 def act(action: str, *rows: Model) -> None:
     model = type(rows[0])
     url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
-    chosen = {"action": action, "_selected_action": [row.pk for row in rows], "post": "yes"}
+    sure = {"post": "yes", "sure": "yes"}  # Django's own word, and ours
+    chosen = {"action": action, "_selected_action": [row.pk for row in rows], **sure}
     response = client_of("operators").post(url, chosen, follow=True)
     assert response.status_code == 200
 
@@ -295,6 +298,22 @@ def test_an_operator_erases_a_reader_and_the_address_stays_suppressed() -> None:
     assert not Subscriber.objects.exists()
     assert not Interest.objects.exists()
     assert Suppression.objects.get().reason == Suppression.Reason.ERASURE
+
+
+@pytest.mark.parametrize("action", ["unsubscribe", "suppress", "erase"])
+def test_what_ends_a_subscription_is_asked_about_first(action: str) -> None:
+    readers = [make_subscriber(f"reader{number}@example.org") for number in range(22)]
+    client, url = client_of("operators"), reverse("admin:newsletter_subscriber_changelist")
+    chosen = {"action": action, "_selected_action": [reader.pk for reader in readers]}
+    asked = client.post(url, chosen).content.decode()
+    assert Subscriber.objects.filter(state=Subscriber.State.ACTIVE).count() == 22
+    assert "@example.org (Active)" in asked
+    assert "and 2 more" in asked
+    fields: dict[str, list[str]] = {}
+    for name, value in re.findall(r'<input type="[^"]+" name="([^"]+)" value="([^"]*)"', asked):
+        fields.setdefault(name, []).append(value)
+    assert client.post(url, fields).status_code == 302
+    assert not Subscriber.objects.filter(state=Subscriber.State.ACTIVE).exists()
 
 
 def test_an_operator_finds_a_suppression_by_its_address() -> None:
