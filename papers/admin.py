@@ -190,7 +190,7 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
         return [
-            path("today/", view(self.today), name="papers_edition_today"),
+            path("next/", view(self.next), name="papers_edition_next"),
             path("<day:day>/curate/", view(self.curate), name="papers_edition_curate"),
             path("<day:day>/add/", view(self.add_paper), name="papers_edition_add_paper"),
             path("<day:day>/preview/", view(self.preview), name="papers_edition_preview"),
@@ -200,8 +200,8 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
             *super().get_urls(),
         ]
 
-    def today(self, request: HttpRequest) -> HttpResponse:
-        return redirect("admin:papers_edition_curate", day=timezone.now().date())
+    def next(self, request: HttpRequest) -> HttpResponse:
+        return redirect("admin:papers_edition_curate", day=editions.next_day(timezone.now()))
 
     def curate(self, request: HttpRequest, day: Any) -> HttpResponse:
         """Collect what has become a candidate, then show the list.
@@ -305,6 +305,7 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
         sizes = edition.candidates.order_by().values_list("curation").annotate(count)
         context = page_of(request, edition, f"Freeze the {str(edition).lower()}?")
         context["outlook"] = editions.outlook(edition, now)
+        context["is_early"] = edition.day > now.date()
         context |= {f"{curation or 'plain'}_count": size for curation, size in sizes}
         return render(request, "admin/papers/edition/freeze.html", context)
 
@@ -474,7 +475,7 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
         edition_id = request.GET.get("edition__id__exact", "")
         edition = Edition.objects.filter(pk=edition_id).first() if _is_key(edition_id) else None
         if edition is None and not request.GET and request.method == "GET":
-            return HttpResponseRedirect(reverse("admin:papers_edition_today"))
+            return HttpResponseRedirect(reverse("admin:papers_edition_next"))
         context: dict[str, Any] = {
             "edition": edition,
             "title": str(edition) if edition else "Candidates",

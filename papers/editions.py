@@ -67,10 +67,17 @@ def candidates_for(day: date) -> QuerySet[Paper]:
     return listed.exclude(pk__in=taken)
 
 
+def next_day(now: datetime) -> date:
+    """Of the edition that is frozen next: today's, and once this is settled tomorrow's."""
+    today = now.date()
+    settled = Edition.objects.settled().filter(day=today).exists()
+    return today + timedelta(days=1) if settled else today
+
+
 def check_day(day: date, now: datetime) -> None:
     """Raise a CurationError where `day` can have no edition at `now`."""
-    if day > now.date():
-        raise CurationError(f"{day} has not come yet: an edition is at most today's (UTC).")
+    if day > now.date() and day > (newest := next_day(now)):
+        raise CurationError(f"{day} has not come yet: the next edition is that of {newest} (UTC).")
     if day < FIRST_DAY:
         raise CurationError(f"{day} is out of range: the first day is {FIRST_DAY}.")
 
@@ -149,6 +156,8 @@ def freeze(edition: Edition, now: datetime, *, by: str = "") -> Edition:
         CurationError: its day has not come yet, or is out of range.
     """
     check_day(edition.day, now)
+    if edition.day > now.date():
+        raise CurationError(f"{edition.day} has not come yet. {outlook(edition, now)}")
     with transaction.atomic():
         # All open ones: of two freezes at a time, the second sees which papers the first has taken.
         _lock_open()
@@ -649,29 +658,18 @@ def _put(edition: Edition, paper: Paper, by: str) -> EditionPaper:
 def list_next(paper: Paper, now: datetime, *, submitter: str = "", by: str = "") -> date:
     """Put a known paper on the list that is frozen next; returns its day.
 
-    That is today's, and once this is settled tomorrow's, of which the paper becomes a candidate.
-
     Raises:
         CurationError: the paper has been in an edition already, or its source withdrew it.
     """
-    today = now.date()
     with alone():
-        settled = Edition.objects.settled().filter(day=today).exists()
-        day = today + timedelta(days=1) if settled else today
-        if settled:
-            _check_may_be_listed(paper)
-            since = day - timedelta(days=settings.EDITION_WINDOW_DAYS - 1)
-            if not since <= paper.listing_day <= day:
-                paper.listing_day = day
-        else:
-            edition = open_edition(today)
-            _put(edition, paper, by)
-            _score(edition, now)
+        edition = open_edition(next_day(now))
+        _put(edition, paper, by)
+        _score(edition, now)
         paper.submitter = paper.submitter or submitter
         if Source.PAPERROUND not in paper.sources:
             paper.sources = [*paper.sources, Source.PAPERROUND.value]
-        paper.save(update_fields=["listing_day", "submitter", "sources", "updated_at"])
-    return day
+        paper.save(update_fields=["submitter", "sources", "updated_at"])
+    return edition.day
 
 
 def _check_may_be_listed(paper: Paper) -> None:

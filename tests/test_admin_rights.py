@@ -195,7 +195,7 @@ def test_nobody_changes_by_posting_what_they_may_only_look_at(
 
 DAY = f"/admin/papers/edition/{TODAY}"
 CUSTOM = [
-    "/admin/papers/edition/today/",
+    "/admin/papers/edition/next/",
     *(f"{DAY}/{page}/" for page in ("curate", "log", "add", "preview", "freeze")),
 ]
 
@@ -231,7 +231,7 @@ def test_the_pages_of_an_edition_ask_for_their_rights(
 def test_an_operator_looks_at_an_open_edition_without_touching_it() -> None:
     client = client_of("operators")
     make_paper()
-    assert client.get("/admin/papers/edition/today/", follow=True).status_code == 200
+    assert client.get("/admin/papers/edition/next/", follow=True).status_code == 200
     assert not Edition.objects.exists()
     edition = Edition.objects.create(day=TODAY)
     shown = client.get(f"{DAY}/curate/", follow=True).content.decode()

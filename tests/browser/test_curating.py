@@ -43,7 +43,7 @@ def the_list(browser: Browser, live_server: LiveServer) -> Iterator[Open]:
         page.get_by_label("Username").fill("carol")
         page.get_by_label("Password").fill("pw")
         page.get_by_role("button", name="Log in").click()
-        page.goto(f"{live_server.url}/admin/papers/edition/today/")
+        page.goto(f"{live_server.url}/admin/papers/edition/next/")
         return page
 
     yield opened

@@ -420,4 +420,6 @@ def test_a_later_harvest_does_not_take_an_accepted_paper_off_tomorrow_s_list() -
     submissions.accept(submissions.submit(make_subscriber(), ID), timezone.now())
     record = PaperRecord("arxiv", "Graphs", arxiv_id=ID, listed_on=date(2020, 1, 1))
     ingest([record], source="test", now=timezone.now())
-    assert paper in editions.candidates_for(TODAY + timedelta(days=1))
+    tomorrow = Edition.objects.get(day=TODAY + timedelta(days=1))
+    with time_machine.travel(AFTER_FREEZE + timedelta(days=1), tick=False):
+        assert paper in editions.freeze(tomorrow, timezone.now()).papers.all()

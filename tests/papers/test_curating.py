@@ -515,6 +515,28 @@ def test_an_edition_made_too_early_is_said_not_to_have_come(curator: Client, day
     assert logged() == []
 
 
+def test_once_todays_list_is_frozen_tomorrows_is_curated(curator: Client) -> None:
+    make_frozen_edition(make_paper("Of today"), day=TODAY)
+    new = make_paper("Of tomorrow")
+    lists = "/admin/papers/edition"
+    page = body(curator.get(f"{lists}/next/", follow=True))
+    edition = Edition.objects.get(day=TODAY + timedelta(days=1))
+    assert "Of tomorrow" in page
+    assert "freezes itself at 2026-11-21 04:00 UTC" in page
+    editions.curate(edition.candidates.get(), EditionPaper.Curation.PINNED)
+    assert "Of tomorrow" in body(curator.get(f"{lists}/{edition.day}/preview/"))
+    page = f"{lists}/{edition.day}/freeze/"
+    assert "Freeze now" not in body(curator.get(page))
+    assert "has not come yet" in body(curator.post(page, follow=True))
+    edition.refresh_from_db()
+    assert edition.is_open
+    assert curator.get(f"/papers/{edition.day}").status_code == 404
+    with time_machine.travel(MORNING + timedelta(days=1)):
+        frozen = editions.freeze_due(timezone.now())
+    assert frozen == edition
+    assert frozen.candidates.get(curation="pinned").paper == new
+
+
 @pytest.mark.parametrize(
     ("day", "words"),
     [
