@@ -284,7 +284,12 @@ class PreferencesForm(_Slot):
         choices=[(minute, f"{minute:02}") for minute in QUARTERS],
     )
     send_days = forms.ChoiceField(label="Days", required=False, choices=Days)
-    papers_per_mail = forms.IntegerField(label="Papers a mail", min_value=3, max_value=20)
+    papers_per_mail = forms.IntegerField(
+        label="Papers a mail",
+        min_value=3,
+        max_value=20,
+        error_messages={"min_value": "At least 3.", "max_value": "At most 20."},
+    )
     paused = forms.BooleanField(label="Pause my mail", required=False)
     popularity = forms.IntegerField(
         label="Personal or popular",

@@ -26,13 +26,13 @@ from django.views.decorators.http import require_POST, require_safe
 from newsletter import links, picks_feed, sign_in, submissions, subscriptions, votes
 from newsletter.forms import SignInForm, SubmissionForm
 from newsletter.links import Purpose
-from newsletter.models import Subscriber
+from newsletter.models import Feedback, Subscriber
 from newsletter.sign_in import own_path, reader_of
 from newsletter.tasks import fetch_submitted, send_sign_in_links, soon
 from newsletter.views import by_link, private, refusal
 from papers.models import Paper
 
-ON_PAGE = 100  # of a reader's votes and submissions, the newest
+ON_PAGE = 100  # of a reader's saved papers, votes and submissions, the newest
 NEXT = "next"  # a cookie of the asking browser: where to go once signed in
 
 ReaderView = Callable[..., HttpResponse]
@@ -149,8 +149,10 @@ def reader_page(request: HttpRequest, reader: Subscriber) -> HttpResponse:
         messages.success(request, "Your feed has a new address. The old one works no more.")
         return redirect("reader")
     upvoted = reader.votes.select_related("paper").order_by("-created_at", "-id")[:ON_PAGE]
+    saved = reader.feedback.filter(kind=Feedback.Kind.SAVE).select_related("paper")
     context = {
         "reader": reader,
+        "saved": saved.order_by("-at", "-id")[:ON_PAGE],
         "preferences_url": links.url(reader.uuid, Purpose.PREFERENCES),
         "feed_url": links.numbered_url(reader, Purpose.FEED),
         "upvoted": upvoted,

@@ -18,9 +18,9 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django.utils.encoding import iri_to_uri
 
-from newsletter import links, reader_views, sign_in, submissions, subscriptions, votes
+from newsletter import feedback, links, reader_views, sign_in, submissions, subscriptions, votes
 from newsletter.links import Purpose, SpentLink
-from newsletter.models import SignInRequest, Subscriber, Suppression
+from newsletter.models import Feedback, SignInRequest, Subscriber, Suppression
 from newsletter.sign_in import LEASE, LINKS_A_DAY, send_links
 from tests.factories import make_delivery, make_interest, make_paper, make_subscriber
 from tests.newsletter.pages import link_in, page_of, press, signed_in, text_of
@@ -572,6 +572,16 @@ def test_the_settings_by_a_mail_s_link_name_no_address_of_the_feed(client: Clien
     bob = signed_in(Client(), make_subscriber("bob@example.org"))
     assert "/feeds/picks/" not in bob.get(path).content.decode()
     assert "/feeds/picks/" in signed_in(client, alice).get(path).content.decode()
+
+
+def test_saved_papers_stand_on_the_own_page(client: Client) -> None:
+    alice, saved, liked = make_subscriber(), make_paper("Worth a read"), make_paper("Just liked")
+    assert "Worth a read" not in signed_in(client, alice).get("/reader/").content.decode()
+    feedback.give(alice, saved, Feedback.Kind.SAVE)
+    feedback.give(alice, liked, Feedback.Kind.MORE)
+    page = client.get("/reader/").content.decode()
+    assert f'<a href="{saved.get_absolute_url()}">Worth a read</a>' in page
+    assert "Just liked" not in page
 
 
 def test_a_reader_takes_everything_along(client: Client) -> None:
