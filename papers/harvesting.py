@@ -34,7 +34,6 @@ from papers.sources import (
     BadRecord,
     CursorExpired,
     Page,
-    PaperRecord,
     Refused,
     SourceError,
     arxiv,
@@ -534,8 +533,8 @@ def fetch_paper(arxiv_id: str) -> Paper:
     within a transaction.
 
     Raises:
-        SourceError: arXiv has no such paper, or cannot be asked just now (politeness.NotYet: it is
-            busy, for it is asked one thing at a time).
+        SourceError: arXiv has no such paper, answers with another one, or cannot be asked just now
+            (politeness.NotYet: it is busy, for it is asked one thing at a time).
     """
     wanted = normalise_arxiv_id(arxiv_id)
     known = Paper.objects.filter(arxiv_id=wanted).first()
@@ -545,10 +544,10 @@ def fetch_paper(arxiv_id: str) -> Paper:
     page = next(arxiv.by_identifiers(client, settings.ARXIV_API_URL, [wanted]))
     if page.wait:
         politeness.rest(urlsplit(settings.ARXIV_API_URL).netloc, page.wait)
-    for record in page.records:
-        if isinstance(record, PaperRecord):
-            with transaction.atomic():
-                ingest.write([record], timezone.now(), Summary())
-            return Paper.objects.get(arxiv_id=wanted)
-    reasons = "; ".join(getattr(record, "reason", "") for record in page.records)
-    raise Refused(reasons or f"arXiv has no paper {wanted}")
+    summary = Summary()
+    with transaction.atomic():
+        ingest.write(page.records, timezone.now(), summary)
+    paper = Paper.objects.filter(arxiv_id=wanted).first()
+    if paper is None:
+        raise Refused("; ".join(summary.errors) or f"arXiv has no paper {wanted}")
+    return paper

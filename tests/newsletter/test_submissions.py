@@ -30,7 +30,7 @@ from tests.sources_server import serving
 pytestmark = pytest.mark.django_db
 
 State = Submission.State
-ID = "2505.24864"
+ID, NEXT = "2505.24864", "2505.24865"
 TODAY = date(2026, 11, 20)
 BEFORE_FREEZE = datetime(2026, 11, 20, 2, 0, tzinfo=UTC)
 AFTER_FREEZE = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
@@ -408,6 +408,22 @@ def test_what_arxiv_does_not_know_is_told_to_the_curator_and_not_asked_again(
 
 
 @pytest.mark.django_db(transaction=True)
+def test_an_arxiv_that_answers_with_another_paper_is_asked_again_and_holds_no_other_up(
+    settings: Settings,
+) -> None:
+    submissions.submit(make_subscriber(), NEXT)
+    submissions.submit(make_subscriber("bob@example.org"), ID)
+    Submission.objects.filter(arxiv_id=NEXT).update(fetch_at=timezone.now() - timedelta(minutes=1))
+    with serving(Saved("/query", answer_of_arxiv(ENTRY))) as arxiv:
+        settings.ARXIV_API_URL = f"{arxiv.url}/query"
+        assert submissions.fetch_waiting(timezone.now()) == 1
+    row = Submission.objects.get(arxiv_id=NEXT)
+    assert f"answers with {ID}, which was not asked for" in row.problem
+    assert row.fetch_at == timezone.now() + submissions.FIRST_DELAY
+    assert [paper.arxiv_id for paper in Paper.objects.all()] == [ID]
+
+
+@pytest.mark.django_db(transaction=True)
 def test_an_arxiv_that_is_away_is_asked_again_later_and_not_for_ever(settings: Settings) -> None:
     settings.ARXIV_API_URL = "http://127.0.0.1:9/query"  # nobody listens there
     submissions.submit(make_subscriber(), ID)
@@ -438,9 +454,6 @@ def test_a_later_harvest_does_not_take_an_accepted_paper_off_tomorrow_s_list() -
     record = PaperRecord("arxiv", "Graphs", arxiv_id=ID, listed_on=date(2020, 1, 1))
     ingest([record], source="test", now=timezone.now())
     assert paper in editions.candidates_for(TODAY + timedelta(days=1))
-
-
-NEXT = "2505.24865"
 
 
 def corrected(arxiv_id: str) -> PaperRecord:
