@@ -306,7 +306,8 @@ def _keep(harvest: Harvest, page: Page) -> None:
         if not page.cursor:
             kept |= {"state": S.DONE, "finished_at": now, "retry_at": None}
         _write(harvest, kept)
-        if page.validator is not None:
+        # A page that is not read in full is asked for again: it may be us who cannot read it yet.
+        if page.validator is not None and summary.failed == harvest.failed:
             named = page.validator
             SourceAnswer.objects.update_or_create(
                 url=named.url,
@@ -489,9 +490,13 @@ def due(source: str, part: str, now: datetime) -> Window | None:
 
 
 def next_window(source: str, part: str, now: datetime) -> Window:
-    """From where the last finished pull of a part began, to now; at first some days back."""
+    """From where the last finished pull of a part began, to now; at first some days back.
+
+    A pull that could not read most of what came counts as none: who can is to have those days.
+    """
     today = now.date()
-    done = _chain(source, part).filter(state=S.DONE).order_by("-started_at").first()
+    finished = Q(state=S.DONE, failed__lte=F("read"))
+    done = _chain(source, part).filter(finished).order_by("-started_at").first()
     if source == HUGGING_FACE:
         since = today - timedelta(days=COUNTED_DAYS)
         if done is not None and done.until:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
+from django.core.cache import cache
 from django.db import transaction
 from pytest_django import Settings
 
@@ -574,6 +575,39 @@ def test_the_announcement_itself_is_read_once_a_day_in_the_morning() -> None:
     window = due("arxiv", FEED, datetime(2026, 11, 20, 6, 0, tzinfo=UTC))
     assert window is not None
     done(window, datetime(2026, 11, 20, 6, 0, tzinfo=UTC))
+def test_days_that_nobody_can_read_are_trouble_and_are_asked_for_until_somebody_can(
+    sources: Any,
+) -> None:
+    cache.clear()
+    now = datetime.now(UTC)
+    day = now.date().isoformat()
+    # A field has got another name, and then its old one again.
+    renamed = [{"paper": {"arxivId": f"2611.{n:05}", "title": "Kites"}} for n in range(40)]
+    answers = [listed(day, *renamed, ETag='"one"'), listed(day, entry(1, day=day), ETag='"one"')]
+    today = Window("huggingface", "", now.date(), now.date())
+    with Recorded(answers) as server:
+        sources(server, "huggingface")
+        row = pull(begin(today, now))
+        assert (row.state, row.read, row.failed) == (S.DONE, 0, 40)
+        (found,) = health.watch(now)
+        assert "could not read 40 of 40 records" in found.found
+        assert status._status(now).troubles == [
+            "The last harvest failed: Hugging Face Daily Papers. Papers may be missing."
+        ]
+        assert pull(begin(today, now + timedelta(minutes=1))).new == 1
+    assert health.watch(now) == []
+    assert status._status(now).troubles == []
+
+
+def test_a_page_with_one_bad_entry_is_no_trouble_and_is_read_again(sources: Any) -> None:
+    with Recorded([listed("2026-11-20", entry(1), entry(2), {}, ETag='"one"')]) as server:
+        sources(server)
+        row = pull(begin(TODAY, NOON))
+        assert (row.read, row.failed, health.trouble_of(row, NOON)) == (2, 1, "")
+        pull(begin(TODAY, NOON))
+        assert [asked.headers.get("If-None-Match") for asked in server.asked] == [None, None]
+
+
     assert due("arxiv", FEED, datetime(2026, 11, 23, 5, 59, tzinfo=UTC)) is None
 
 
@@ -633,6 +667,17 @@ def test_a_paper_of_arxiv_and_hugging_face_is_one_whoever_comes_first(sources: A
     ]
     seen = []
     for windows in ((CS, TODAY), (TODAY, CS)):
+def test_a_window_of_which_nothing_could_be_read_is_asked_for_again() -> None:
+    done(CS, NOON - timedelta(days=3), read=5)
+    done(CS, NOON - timedelta(days=2), read=3, failed=900)
+    assert harvesting.next_window("arxiv", "cs.LG", NOON).since == date(2026, 11, 17)
+    today = NOON.date()
+    done(Window("huggingface", "", *[today - timedelta(days=20)] * 2), NOON - timedelta(days=20))
+    done(Window("huggingface", "", today, today), NOON, failed=40)
+    since = harvesting.next_window("huggingface", "", NOON).since
+    assert since == today - timedelta(days=20)
+
+
         Paper.objects.all().delete()
         with Recorded(answers) as server:
             sources(server)
