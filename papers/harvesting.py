@@ -133,10 +133,13 @@ def begin(window: Window, now: datetime) -> Harvest:
         left = Harvest.objects.filter(
             source=window.source, part=window.part, state__in=[S.RUNNING, S.FAILED]
         )
-        # Whatever was left of the chain comes first: the next window begins where it began.
-        waiting = Q(since=window.since, until=window.until)
         if window.until is None:
+            # Whatever was left of the chain comes first: the next window begins where it began.
             waiting = Q(until=None, retry_at__isnull=False)
+        else:
+            waiting = Q(since=window.since, until=window.until)
+            if window.until >= now.date():  # what went to its own day now goes to this one
+                waiting |= Q(since=window.since, until__gte=F("started_at__date"))
         row = left.filter(waiting).order_by("-started_at").first()
         if row is None:
             return Harvest.objects.create(
@@ -147,15 +150,16 @@ def begin(window: Window, now: datetime) -> Harvest:
                 started_at=now,
                 retry_at=now + LEASE,
             )
-        return _take_up(row, now)
+        return _take_up(row, now, window.until)
 
 
-def _take_up(row: Harvest, now: datetime) -> Harvest:
+def _take_up(row: Harvest, now: datetime, until: date | None) -> Harvest:
     attempt = row.attempt + 1 if row.state == S.FAILED else row.attempt
     # As it was read: a process that was thought dead may just have renewed its lease.
     same = Harvest.objects.filter(pk=row.pk, state=row.state, retry_at=row.retry_at)
     values = {
         "state": S.RUNNING, "retry_at": now + LEASE, "finished_at": None, "attempt": attempt,
+        "until": until,
     }  # fmt: skip
     if not same.update(**values):
         raise AlreadyRunning(
@@ -434,7 +438,7 @@ def _claim_due(source: str, now: datetime, seen: set[int]) -> Harvest | None:
         )
         if (row := waiting.first()) is not None:
             try:
-                return _take_up(row, now)
+                return _take_up(row, now, row.until)
             except AlreadyRunning:
                 return None
         for part in parts:
@@ -457,8 +461,12 @@ def try_again(rows: QuerySet[Harvest], now: datetime) -> int:
 
 
 def give_up(rows: QuerySet[Harvest]) -> int:
-    """Have failed harvests never tried again, so that the next window begins; returns how many
-    there are."""
+    """Have failed harvests never tried again; returns how many there are.
+
+    Of arXiv, the next window begins where they were begun: what they did not read is left out, for
+    to begin where they did would be to meet the same answer. Of Hugging Face, each day is asked for
+    again as long as it is counted.
+    """
     waiting = rows.filter(state=S.FAILED, retry_at__isnull=False)
     return waiting.update(retry_at=None)
 
@@ -496,6 +504,8 @@ def next_window(source: str, part: str, now: datetime) -> Window:
     """
     today = now.date()
     finished = Q(state=S.DONE, failed__lte=F("read"))
+    if source == ARXIV:
+        finished |= Q(state=S.FAILED, retry_at=None)  # given up
     done = _chain(source, part).filter(finished).order_by("-started_at").first()
     if source == HUGGING_FACE:
         since = today - timedelta(days=COUNTED_DAYS)
