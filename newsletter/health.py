@@ -136,6 +136,8 @@ def trouble_of(harvest: Harvest, now: datetime) -> str:
         if harvest.retry_at is not None and harvest.retry_at > now:
             trouble += f", tried again in {timeuntil(harvest.retry_at, now, depth=1)}"
         return trouble.replace("\xa0", " ")
+    if harvest.state == Harvest.State.DONE and harvest.failed > harvest.read:
+        return f"could not read {harvest.failed} of {harvest.read + harvest.failed} records"
     since = harvest.retry_at or harvest.started_at  # it may be taken up again for so long
     if harvest.state == Harvest.State.RUNNING and now - since > HARVEST_HANGS:
         return "did not end"

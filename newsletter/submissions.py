@@ -150,11 +150,14 @@ def take_names_back(reader: Subscriber) -> None:
     them is waited for, and can accept none from then on.
     """
     rows = list(reader.submissions.select_for_update())
-    for row in rows:
-        if row.state != State.ACCEPTED or not row.shown_name:
-            continue
-        named = Paper.objects.filter(submissions=row, submitter=row.shown_name)
-        named.update(submitter=NAMELESS, updated_at=timezone.now())
+    accepted = [row for row in rows if row.state == State.ACCEPTED and row.shown_name]
+    names = {(row.paper_id, row.shown_name) for row in accepted}
+    # In the order in which a harvest locks them.
+    ids = {row.paper_id for row in accepted if row.paper_id}
+    for paper in Paper.objects.filter(pk__in=ids).order_by("id").select_for_update(no_key=True):
+        if (paper.pk, paper.submitter) in names:
+            paper.submitter = NAMELESS
+            paper.save(update_fields=["submitter", "updated_at"])
 
 
 def fetch_again(submission: Submission, now: datetime) -> None:

@@ -633,8 +633,9 @@ class HarvestAdmin(NoHandWriting, admin.ModelAdmin[Harvest]):
         if given_up:
             messages.success(
                 request,
-                f"{given_up} given up. The next pull begins where the last finished one began; to "
-                "leave days out, run `manage.py harvest` with a later --since.",
+                f"{given_up} given up. Of arXiv, the next pull goes on from the day on which this "
+                "one began, and what it did not read is left out: `manage.py harvest arxiv "
+                "--since …` asks for it once more. Hugging Face's last days are asked for again.",
             )
         else:
             messages.warning(request, "None of these failed and waits to be tried again.")

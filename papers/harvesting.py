@@ -34,7 +34,6 @@ from papers.sources import (
     BadRecord,
     CursorExpired,
     Page,
-    PaperRecord,
     Refused,
     SourceError,
     arxiv,
@@ -134,10 +133,13 @@ def begin(window: Window, now: datetime) -> Harvest:
         left = Harvest.objects.filter(
             source=window.source, part=window.part, state__in=[S.RUNNING, S.FAILED]
         )
-        # Whatever was left of the chain comes first: the next window begins where it began.
-        waiting = Q(since=window.since, until=window.until)
         if window.until is None:
+            # Whatever was left of the chain comes first: the next window begins where it began.
             waiting = Q(until=None, retry_at__isnull=False)
+        else:
+            waiting = Q(since=window.since, until=window.until)
+            if window.until >= now.date():  # what went to its own day now goes to this one
+                waiting |= Q(since=window.since, until__gte=F("started_at__date"))
         row = left.filter(waiting).order_by("-started_at").first()
         if row is None:
             return Harvest.objects.create(
@@ -148,15 +150,16 @@ def begin(window: Window, now: datetime) -> Harvest:
                 started_at=now,
                 retry_at=now + LEASE,
             )
-        return _take_up(row, now)
+        return _take_up(row, now, window.until)
 
 
-def _take_up(row: Harvest, now: datetime) -> Harvest:
+def _take_up(row: Harvest, now: datetime, until: date | None) -> Harvest:
     attempt = row.attempt + 1 if row.state == S.FAILED else row.attempt
     # As it was read: a process that was thought dead may just have renewed its lease.
     same = Harvest.objects.filter(pk=row.pk, state=row.state, retry_at=row.retry_at)
     values = {
         "state": S.RUNNING, "retry_at": now + LEASE, "finished_at": None, "attempt": attempt,
+        "until": until,
     }  # fmt: skip
     if not same.update(**values):
         raise AlreadyRunning(
@@ -307,7 +310,8 @@ def _keep(harvest: Harvest, page: Page) -> None:
         if not page.cursor:
             kept |= {"state": S.DONE, "finished_at": now, "retry_at": None}
         _write(harvest, kept)
-        if page.validator is not None:
+        # A page that is not read in full is asked for again: it may be us who cannot read it yet.
+        if page.validator is not None and summary.failed == harvest.failed:
             named = page.validator
             SourceAnswer.objects.update_or_create(
                 url=named.url,
@@ -434,7 +438,7 @@ def _claim_due(source: str, now: datetime, seen: set[int]) -> Harvest | None:
         )
         if (row := waiting.first()) is not None:
             try:
-                return _take_up(row, now)
+                return _take_up(row, now, row.until)
             except AlreadyRunning:
                 return None
         for part in parts:
@@ -457,8 +461,12 @@ def try_again(rows: QuerySet[Harvest], now: datetime) -> int:
 
 
 def give_up(rows: QuerySet[Harvest]) -> int:
-    """Have failed harvests never tried again, so that the next window begins; returns how many
-    there are."""
+    """Have failed harvests never tried again; returns how many there are.
+
+    Of arXiv, the next window begins where they were begun: what they did not read is left out, for
+    to begin where they did would be to meet the same answer. Of Hugging Face, each day is asked for
+    again as long as it is counted.
+    """
     waiting = rows.filter(state=S.FAILED, retry_at__isnull=False)
     return waiting.update(retry_at=None)
 
@@ -490,9 +498,15 @@ def due(source: str, part: str, now: datetime) -> Window | None:
 
 
 def next_window(source: str, part: str, now: datetime) -> Window:
-    """From where the last finished pull of a part began, to now; at first some days back."""
+    """From where the last finished pull of a part began, to now; at first some days back.
+
+    A pull that could not read most of what came counts as none: who can is to have those days.
+    """
     today = now.date()
-    done = _chain(source, part).filter(state=S.DONE).order_by("-started_at").first()
+    finished = Q(state=S.DONE, failed__lte=F("read"))
+    if source == ARXIV:
+        finished |= Q(state=S.FAILED, retry_at=None)  # given up
+    done = _chain(source, part).filter(finished).order_by("-started_at").first()
     if source == HUGGING_FACE:
         since = today - timedelta(days=COUNTED_DAYS)
         if done is not None and done.until:
@@ -534,8 +548,8 @@ def fetch_paper(arxiv_id: str) -> Paper:
     within a transaction.
 
     Raises:
-        SourceError: arXiv has no such paper, or cannot be asked just now (politeness.NotYet: it is
-            busy, for it is asked one thing at a time).
+        SourceError: arXiv has no such paper, answers with another one, or cannot be asked just now
+            (politeness.NotYet: it is busy, for it is asked one thing at a time).
     """
     wanted = normalise_arxiv_id(arxiv_id)
     known = Paper.objects.filter(arxiv_id=wanted).first()
@@ -545,10 +559,10 @@ def fetch_paper(arxiv_id: str) -> Paper:
     page = next(arxiv.by_identifiers(client, settings.ARXIV_API_URL, [wanted]))
     if page.wait:
         politeness.rest(urlsplit(settings.ARXIV_API_URL).netloc, page.wait)
-    for record in page.records:
-        if isinstance(record, PaperRecord):
-            with transaction.atomic():
-                ingest.write([record], timezone.now(), Summary())
-            return Paper.objects.get(arxiv_id=wanted)
-    reasons = "; ".join(getattr(record, "reason", "") for record in page.records)
-    raise Refused(reasons or f"arXiv has no paper {wanted}")
+    summary = Summary()
+    with transaction.atomic():
+        ingest.write(page.records, timezone.now(), summary)
+    paper = Paper.objects.filter(arxiv_id=wanted).first()
+    if paper is None:
+        raise Refused("; ".join(summary.errors) or f"arXiv has no paper {wanted}")
+    return paper

@@ -27,7 +27,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from django.db import connection, transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from papers.locks import Lock
@@ -139,10 +139,25 @@ def write(records: Iterable[Record], now: datetime, summary: Summary) -> None:
                 good.append(fit)
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+    if len(good) > BATCH:  # else each batch would lock its own, and not all in one order
+        list(_meant_by(good).values_list("pk", flat=True))
     # Of a paper that was taken back, the record comes first and the news of it next.
     gone = {record.arxiv_id for record in good if isinstance(record, Withdrawn)}
     for batch in _batches(good, BATCH):
         _write(batch, gone, now, summary)
+
+
+def _meant_by(records: Sequence[PaperRecord | Withdrawn]) -> QuerySet[Paper]:
+    """The papers that these may mean. Who else writes one of them waits until the transaction ends;
+    who locks several does so by their ids too."""
+    living = [record for record in records if isinstance(record, PaperRecord)]
+    meant = Paper.objects.filter(
+        Q(arxiv_id__in=[record.arxiv_id for record in records if record.arxiv_id])
+        | Q(doi__in=[record.doi for record in living if record.doi])
+        | Q(title_key__in=[title_key(record.title) for record in living])
+    )
+    # No key: whatever only points at a paper, as votes, editions and embeddings do, goes on.
+    return meant.order_by("id").select_for_update(no_key=True)
 
 
 def _batches(records: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
@@ -250,15 +265,7 @@ class _Known:
         self.by_title: dict[str, list[Paper]] = {}
         self.said: dict[int, dict[str, SourceRecord]] = {}  # by id(paper), then by source
         self.heard: dict[tuple[int, str], SourceRecord] = {}  # those to be written
-        living = [record for record in records if isinstance(record, PaperRecord)]
-        papers = {
-            paper.pk: paper
-            for paper in Paper.objects.filter(
-                Q(arxiv_id__in=[record.arxiv_id for record in records if record.arxiv_id])
-                | Q(doi__in=[record.doi for record in living if record.doi])
-                | Q(title_key__in=[title_key(record.title) for record in living])
-            ).order_by("id")
-        }
+        papers = {paper.pk: paper for paper in _meant_by(records)}
         for paper in papers.values():
             self.add(paper)
             self.said[id(paper)] = {}
@@ -318,6 +325,8 @@ class _Known:
         source = paper.sources[0] if paper.sources else Source.FILE.value
         record = {name: value for name in STATED if (value := getattr(paper, name))}
         record |= {name: record[name].isoformat() for name in DATES if name in record}
+        if Source.PAPERROUND in paper.sources:
+            record.pop("submitter", None)  # a reader's name, who may be erased: no source said it
         row = SourceRecord(paper=paper, source=source, record=record, seen_at=paper.created_at)
         said[source] = self.heard[id(paper), source] = row
 

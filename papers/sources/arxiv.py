@@ -38,6 +38,8 @@ FEED = "https://rss.arxiv.org/rss"
 SLICE = 100  # identifiers of one request: an address has its bounds
 MAX_TOKEN = 2_000
 MAX_COMMENT = 5_000
+MAX_AUTHORS = 500_000  # characters: 3,000 names with their affiliations have some 200,000
+MAX_CATEGORIES = 5_000  # characters
 MAX_JOURNAL_REF = 1_000
 MAX_LICENCE = 255
 MAX_CODE = 30
@@ -227,7 +229,7 @@ def _paper(
         arxiv_id=arxiv_id,
         doi=_doi(text(told, "doi")),
         authors=authors,
-        categories=_categories(text(told, "categories").split()),
+        categories=_categories(_bounded(text(told, "categories"), MAX_CATEGORIES).split()),
         published_on=submitted and submitted.date(),
         listed_on=submitted and announced_on(submitted),
         only_updates=submitted is None,
@@ -283,6 +285,8 @@ def _slice(client: Client, base: str, asked: list[str], place: str) -> Page:
             asked = [identifier for identifier in asked if identifier not in named]
             continue
         found = {record.arxiv_id for record in records if isinstance(record, PaperRecord)}
+        if others := found.difference(asked):
+            raise BadAnswer(f"{place}: arXiv answers with {min(others)}, which was not asked for")
         told = " ".join(record.place for record in records if isinstance(record, BadRecord))
         refused += [
             BadRecord(f"{place} ({one})", "arXiv has no such paper")
@@ -431,14 +435,17 @@ def names_in(line: str) -> tuple[str, ...]:
     """The authors of a line such as "A. One (1), B. Two, Jr. and C. Three ((1) Here, (2) There)".
 
     What stands in parentheses are affiliations and the like; a collaboration is an author.
+
+    Raises:
+        ValueError: the line is too long.
     """
     bare, depth = [], 0
-    for char in " ".join(line.split()):
-        depth = max(0, depth + (char == "(") - (char == ")"))
-        if char in "()":
+    for piece in re.split(r"([()])", " ".join(_bounded(line, MAX_AUTHORS).split())):
+        depth = max(0, depth + (piece == "(") - (piece == ")"))
+        if piece in ("(", ")"):
             bare.append(",")
         elif not depth:
-            bare.append(char)
+            bare.append(piece)
     parts = re.split(r" ?[,:] ?(?:(?:and|&) )?| (?:and|&) ", "".join(bare))
     names: list[str] = []
     for part in parts:
@@ -447,6 +454,12 @@ def names_in(line: str) -> tuple[str, ...]:
         elif not re.fullmatch(r"et\.? al\.?", part.strip(), re.I):
             names.append(part)
     return _tidied(names)
+
+
+def _bounded(said: str, limit: int) -> str:
+    if len(said) > limit:
+        raise ValueError(f"{len(said)} characters where at most {limit} are read: “{said[:80]}”")
+    return said
 
 
 def _tidied(names: Iterable[str]) -> tuple[str, ...]:

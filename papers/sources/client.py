@@ -40,7 +40,7 @@ from papers.sources import (
 
 SILENCE = 30.0  # seconds without a byte until a server is given up
 TIMEOUT = 120.0  # seconds for a whole answer
-MAX_ANSWER = 32_000_000  # bytes, unpacked; a page of arXiv has 2 to 5 million
+MAX_ANSWER = 16_000_000  # bytes, unpacked; a page of arXiv has 2 to 5 million
 MAX_REDIRECTS = 3
 MAX_WAIT = 86_400.0  # no server makes us wait for longer than a day
 CHUNK = 1 << 16
@@ -102,10 +102,12 @@ class Client:
         *,
         conditional: bool = False,
         also: Collection[int] = (),
+        max_answer: int = MAX_ANSWER,
     ) -> Answer:
         """What the server answers with 200, or with one of the statuses in `also`.
 
-        A `conditional` request names the answer that was kept, and may come back `unchanged`.
+        A `conditional` request names the answer that was kept, and may come back `unchanged`. Of
+        `max_answer` and the client's own the smaller one counts.
 
         Raises:
             SourceError: anything else.
@@ -123,7 +125,7 @@ class Client:
                 headers["If-Modified-Since"] = last_modified
         here = asked
         for _ in range(MAX_REDIRECTS + 1):
-            answer = self._ask(here, headers, also)
+            answer = self._ask(here, headers, also, min(max_answer, self.max_answer))
             if isinstance(answer, Answer):
                 name = answer.validator
                 kept = name and Validator(asked, name.etag, name.last_modified)
@@ -131,7 +133,9 @@ class Client:
             here = _followed(here, answer)
         raise BadAnswer(f"{_shown(asked)} leads from one address to the next")
 
-    def _ask(self, url: str, headers: Mapping[str, str], also: Collection[int]) -> Answer | str:
+    def _ask(
+        self, url: str, headers: Mapping[str, str], also: Collection[int], limit: int
+    ) -> Answer | str:
         """The answer, or the address that the server sends us on to."""
         try:
             parts = urlsplit(url)
@@ -167,6 +171,7 @@ class Client:
                         url,
                         "If-None-Match" in headers or "If-Modified-Since" in headers,
                         also,
+                        limit,
                     )
                 if not deadline.passed:
                     return answer
@@ -181,7 +186,12 @@ class Client:
         raise Unreachable(f"{_shown(url)} gave no whole answer within {self.timeout:g} seconds")
 
     def _read(
-        self, response: requests.Response, url: str, conditional: bool, also: Collection[int]
+        self,
+        response: requests.Response,
+        url: str,
+        conditional: bool,
+        also: Collection[int],
+        limit: int,
     ) -> Answer | str:
         headers, status = response.headers, response.status_code
         at = _moment(headers.get("Date", ""))
@@ -192,7 +202,7 @@ class Client:
             return Answer(at, status=status, unchanged=True, wait=wait)
         if status != 200 and status not in also:
             raise _refusal(status, headers, url, at, wait)
-        content = b"".join(self._unpacked(response, url))
+        content = b"".join(self._unpacked(response, url, limit))
         etag, modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
         return Answer(
             at,
@@ -207,7 +217,7 @@ class Client:
             ),
         )
 
-    def _unpacked(self, response: requests.Response, url: str) -> Iterator[bytes]:
+    def _unpacked(self, response: requests.Response, url: str, limit: int) -> Iterator[bytes]:
         """The content, each step bounded: a kilobyte may unpack to a megabyte."""
         encoding = response.headers.get("Content-Encoding", "").strip().lower()
         if encoding not in ("", "identity", "gzip", "x-gzip"):
@@ -230,8 +240,8 @@ class Client:
                         raise BadAnswer(f"{_shown(url)} sent a broken gzip") from None
                     rest = unpack.unused_data if unpack.eof else unpack.unconsumed_tail
                 size += len(piece)
-                if max(size, received) > self.max_answer:
-                    megabytes = self.max_answer / 1_000_000
+                if max(size, received) > limit:
+                    megabytes = limit / 1_000_000
                     raise BadAnswer(f"{_shown(url)} sent more than {megabytes:g} MB")
                 yield piece
         if unpack is not None and not unpack.eof:

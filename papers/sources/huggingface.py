@@ -30,6 +30,10 @@ from papers.sources.identifiers import normalise_arxiv_id
 DAILY = "https://huggingface.co/api/daily_papers"
 
 LIMIT = 100  # entries of a page; the server refuses to be asked for more
+MAX_ENTRIES = 500  # of an answer, should it take no heed of that
+MAX_ANSWER = 4_000_000  # bytes: an entry has some 6,000, and unpacks to 30 times as much at worst
+FIRST_DAY = date(2023, 5, 1)  # of the first list
+NEAR = timedelta(days=14)  # a weekend or a holiday answers with the list before it
 MAX_PAGES = 20  # a day has some fifty papers
 _GITHUB = re.compile(r"https?://(?:www\.)?github\.com/", re.I)
 
@@ -48,7 +52,9 @@ def daily(client: Client, base: str, day: date, cursor: str = "") -> Iterator[Pa
     seen: set[str] = set()
     while True:
         params = {"date": day.isoformat(), "limit": str(LIMIT), "p": str(number)}
-        answer = client.get(base, params, conditional=number == 0, also=(400,))
+        answer = client.get(
+            base, params, conditional=number == 0, also=(400,), max_answer=MAX_ANSWER
+        )
         if answer.unchanged:
             yield Page(unchanged=True, wait=answer.wait)
             return
@@ -82,12 +88,19 @@ def read(answer: Answer, day: date) -> list[PaperRecord | BadRecord]:
         listed = entries(content)
     except ValueError as error:
         raise Refused(f"{place}: {error}") from None
-    days = Counter(filter(None, map(_stated_day, listed)))  # of an earlier list, at weekends
+    if len(listed) > MAX_ENTRIES:
+        raise BadAnswer(f"{place}: {len(listed)} entries, where {LIMIT} were asked for")
+    stated = filter(None, map(_stated_day, listed))
+    days = Counter(one for one in stated if abs(one - day) <= NEAR)  # at weekends, an earlier list
     usual = days.most_common(1)[0][0] if days else day
-    return [
-        _record(entry, f"{place}, entry {number}", usual, answer.at)
-        for number, entry in enumerate(listed, 1)
-    ]
+    records = []
+    for number, entry in enumerate(listed, 1):
+        record = _record(entry, f"{place}, entry {number}", usual, answer.at)
+        if isinstance(record, PaperRecord) and abs((record.listed_on or day) - day) > NEAR:
+            reason = f"a wrong date: it would be listed on {record.listed_on}"
+            record = BadRecord(record.place, reason)
+        records.append(record)
+    return records
 
 
 def entries(content: object) -> list[object]:
@@ -142,7 +155,8 @@ def _record(
         return tuple(text for text in texts if text)
 
     listed_on = as_day(fields.get("submittedOnDailyAt")) or day
-    if observed_at and listed_on and listed_on > (observed_at + timedelta(days=1)).date():
+    seen_on = (observed_at or datetime.now(UTC)).date()
+    if listed_on and not FIRST_DAY <= listed_on <= seen_on + timedelta(days=1):
         return BadRecord(place, f"a wrong date: it would be listed on {listed_on}")
     if observed_at is None and listed_on:
         observed_at = datetime.combine(listed_on + timedelta(days=1), time(), tzinfo=UTC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -18,8 +19,8 @@ from newsletter import submissions, subscriptions
 from newsletter.models import Submission, Subscriber
 from newsletter.submissions import SubmissionError
 from papers import editions
-from papers.ingest import ingest
-from papers.models import Edition, EditionPaper
+from papers.ingest import Summary, ingest, write
+from papers.models import Edition, EditionPaper, Paper
 from papers.sources import PaperRecord
 from papers.sources.recorded import Saved
 from tests.factories import make_frozen_edition, make_paper, make_subscriber
@@ -29,7 +30,7 @@ from tests.sources_server import serving
 pytestmark = pytest.mark.django_db
 
 State = Submission.State
-ID = "2505.24864"
+ID, NEXT = "2505.24864", "2505.24865"
 TODAY = date(2026, 11, 20)
 BEFORE_FREEZE = datetime(2026, 11, 20, 2, 0, tzinfo=UTC)
 AFTER_FREEZE = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
@@ -304,6 +305,22 @@ def test_what_an_erased_reader_proposed_is_gone_for_who_would_accept_it() -> Non
 
 
 @pytest.mark.django_db(transaction=True)
+def test_an_erased_reader_s_two_papers_are_waited_for_in_the_order_of_a_harvest() -> None:
+    alice, papers = make_subscriber(), [make_paper(f"Graphs {n}", arxiv_id=n) for n in (ID, NEXT)]
+    for paper in papers:
+        row = submissions.submit(alice, str(paper.arxiv_id), shown_name="Alice")
+        submissions.accept(row, timezone.now())
+    with transaction.atomic():
+        write([corrected(ID)], timezone.now(), Summary())
+        erasing = in_thread(lambda: subscriptions.erase(alice, way="test"))
+        until_blocked(erasing)
+        write([corrected(NEXT)], timezone.now(), Summary())
+    erasing.join()
+    assert {paper.submitter for paper in Paper.objects.all()} == {"a reader"}
+    assert {paper.abstract for paper in Paper.objects.all()} == {"As it is now."}
+
+
+@pytest.mark.django_db(transaction=True)
 def test_of_two_readers_at_once_one_submits_and_the_other_is_told() -> None:
     alice, bob = make_subscriber(), make_subscriber("bob@example.org")
     said: list[str] = []
@@ -391,6 +408,22 @@ def test_what_arxiv_does_not_know_is_told_to_the_curator_and_not_asked_again(
 
 
 @pytest.mark.django_db(transaction=True)
+def test_an_arxiv_that_answers_with_another_paper_is_asked_again_and_holds_no_other_up(
+    settings: Settings,
+) -> None:
+    submissions.submit(make_subscriber(), NEXT)
+    submissions.submit(make_subscriber("bob@example.org"), ID)
+    Submission.objects.filter(arxiv_id=NEXT).update(fetch_at=timezone.now() - timedelta(minutes=1))
+    with serving(Saved("/query", answer_of_arxiv(ENTRY))) as arxiv:
+        settings.ARXIV_API_URL = f"{arxiv.url}/query"
+        assert submissions.fetch_waiting(timezone.now()) == 1
+    row = Submission.objects.get(arxiv_id=NEXT)
+    assert f"answers with {ID}, which was not asked for" in row.problem
+    assert row.fetch_at == timezone.now() + submissions.FIRST_DELAY
+    assert [paper.arxiv_id for paper in Paper.objects.all()] == [ID]
+
+
+@pytest.mark.django_db(transaction=True)
 def test_an_arxiv_that_is_away_is_asked_again_later_and_not_for_ever(settings: Settings) -> None:
     settings.ARXIV_API_URL = "http://127.0.0.1:9/query"  # nobody listens there
     submissions.submit(make_subscriber(), ID)
@@ -423,3 +456,61 @@ def test_a_later_harvest_does_not_take_an_accepted_paper_off_tomorrow_s_list() -
     tomorrow = Edition.objects.get(day=TODAY + timedelta(days=1))
     with time_machine.travel(AFTER_FREEZE + timedelta(days=1), tick=False):
         assert paper in editions.freeze(tomorrow, timezone.now()).papers.all()
+
+
+def corrected(arxiv_id: str) -> PaperRecord:
+    return PaperRecord("arxiv", "Graphs", abstract="As it is now.", arxiv_id=arxiv_id)
+
+
+def while_a_harvest_writes(arxiv_id: str, work: Callable[[], object]) -> None:
+    """Do something while a harvest that has read this paper has not written it yet."""
+    with transaction.atomic():
+        # For another paper of the same page it has to wait: for this row, to be seen or not.
+        make_paper("Another", arxiv_id="2505.00001")
+        page = [corrected(arxiv_id), PaperRecord("arxiv", "Another one", arxiv_id="2505.00001")]
+        harvest = in_thread(lambda: ingest(page, source="test", now=timezone.now()))
+        until_blocked(harvest)
+        working = in_thread(work)
+        working.join(1)
+        transaction.set_rollback(True)
+    harvest.join()
+    working.join()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_harvest_at_the_same_moment_leaves_an_accepted_paper_on_tomorrow_s_list() -> None:
+    make_frozen_edition(make_paper("Yesterday's"), day=TODAY)
+    paper = make_paper("Graphs", arxiv_id=ID, listing_day=date(2020, 1, 1))
+    row = submissions.submit(make_subscriber(), ID, shown_name="Alice")
+    while_a_harvest_writes(ID, lambda: submissions.accept(row, timezone.now()))
+    paper.refresh_from_db()
+    assert paper in Edition.objects.get(day=TODAY + timedelta(days=1)).papers.all()
+    assert (paper.abstract, paper.submitter) == ("As it is now.", "Alice")
+    assert paper.sources == ["file", "arxiv", "paperround"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_harvest_at_the_same_moment_brings_no_erased_name_back() -> None:
+    alice, paper = make_subscriber(), make_paper("Graphs", arxiv_id=ID)
+    submissions.accept(submissions.submit(alice, ID, shown_name="Alice"), timezone.now())
+    while_a_harvest_writes(ID, lambda: subscriptions.erase(alice, way="test"))
+    paper.refresh_from_db()
+    assert (paper.abstract, paper.submitter) == ("As it is now.", "a reader")
+    ingest([corrected(ID)], source="test", now=timezone.now() + timedelta(hours=1))
+    paper.refresh_from_db()
+    assert paper.submitter == "a reader"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_editor_who_accepts_and_one_who_saves_the_paper_do_not_wait_for_each_other() -> None:
+    paper = make_paper("Graphs", arxiv_id=ID, listing_day=date(2020, 1, 1))
+    edition = editions.open_edition(TODAY)
+    row = submissions.submit(make_subscriber(), ID)
+    with transaction.atomic():
+        paper.save()
+        accepting = in_thread(lambda: submissions.accept(row, timezone.now()))
+        until_blocked(accepting)
+        editions.touch(edition)
+    accepting.join()
+    row.refresh_from_db()
+    assert row.state == State.ACCEPTED

@@ -31,6 +31,7 @@ from papers.sources import (
 )
 from papers.sources.arxiv import (
     EASTERN,
+    MAX_AUTHORS,
     Records,
     announced,
     announced_on,
@@ -324,6 +325,8 @@ def test_a_harvest_without_end_ends(answers: list[Saved]) -> None:
         (raw().replace("<id>2611.00001", "<id>2611.00009"), "of two papers"),
         (raw(body="<abstract>They fly.</abstract>"), "no title"),
         (raw(body=f"<title>{'x' * 5000}</title>"), "a title of more than"),
+        (raw().replace("A. One and B. Two", "A B, " * 100_001), "500004 characters"),
+        (raw().replace("cs.LG stat.ML", "! " * 9_000), "at most 5000"),
         (raw().replace("arXivRaw", "oai_dc"), "no metadata in the format"),
         (raw().replace("metadata", "about"), "no metadata in the format"),
         (raw(status=' status="deleted"').replace("2026-11-20", "soon"), "wrong date"),
@@ -462,8 +465,8 @@ def test_the_authors_of_a_line_are_told_apart(line: str, names: list[str]) -> No
 
 @pytest.mark.parametrize("piece", [" ", "(", ")", "a,", " and ", "a.", "\\\\", "{", "et al "])
 def test_a_hostile_line_of_authors_is_read_to_its_end(piece: str) -> None:
-    """What looks back for each of 200,000 characters would not come there for hours."""
-    assert len(names_in(piece * 200_000)) <= 10_000
+    """What looks back for each of these characters would not come there for hours."""
+    assert len(names_in(piece * (MAX_AUTHORS // len(piece)))) <= 10_000
 
 
 @given(st.text(alphabet="ab. ,()&\\'\"{}and:é1\n") | st.text())
@@ -559,6 +562,7 @@ def test_nothing_wanted_is_nothing_asked() -> None:
         (atom(), 400, BadAnswer),
         (b"<html></html>", 200, BadAnswer),
         (b"<rss/>", 200, BadAnswer),
+        (atom(atom_entry("2611.00002v1")), 200, BadAnswer),  # of another paper
     ],
 )
 def test_an_error_of_the_query_api_is_an_error(

@@ -18,6 +18,7 @@ from papers import editions
 from papers.models import CurationRecord, Edition, EditionPaper, Paper
 from papers.sources.recorded import Recorded, Saved
 from tests.factories import MORNING, TODAY, make_frozen_edition, make_paper, make_signal
+from tests.papers.test_harvesting import ATOM
 
 pytestmark = pytest.mark.django_db
 
@@ -441,6 +442,18 @@ def test_what_arxiv_does_not_have_is_said_and_stays_to_be_seen_to(settings: Sett
         shown = add(client, identifier="2611.00001", ask="on")
     assert "arXiv did not give 2611.00001" in shown
     assert ">\n2611.00001</textarea>" in shown.replace("\r", "")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_another_paper_than_the_one_asked_for_is_not_added(settings: Settings) -> None:
+    client = Client()
+    client.force_login(User.objects.create_superuser("carol"))
+    editions.open_edition(TODAY)
+    with Recorded([Saved("/api", ATOM)]) as server:
+        settings.ARXIV_API_URL = f"{server.url}/api"
+        shown = add(client, identifier="2611.00002", ask="on")
+    assert "arXiv answers with 2611.00001, which was not asked for" in shown
+    assert not Paper.objects.exists()
 
 
 def test_a_withdrawn_paper_is_not_added(curator: Client) -> None:

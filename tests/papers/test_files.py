@@ -145,6 +145,14 @@ def test_entries_kept_as_python_text_take_their_day_from_the_files_name() -> Non
     assert len(bad) == 1
 
 
+@pytest.mark.parametrize("day", ["1926-06-02", "2023-04-30", "2199-01-01"])
+def test_a_day_on_which_there_was_no_list_yet_is_a_wrong_date(tmp_path: Path, day: str) -> None:
+    text = (RECORDINGS / "hf_day.json").read_text().replace("2025-06-02", day)
+    papers, bad = sorted_out(written(tmp_path, text, "saved.json"))
+    assert day not in {str(paper.listed_on) for paper in papers}
+    assert f"a wrong date: it would be listed on {day}" in [record.reason for record in bad]
+
+
 def test_without_a_day_nothing_is_guessed(tmp_path: Path) -> None:
     text = (RECORDINGS / "hf_2025-01-10.json").read_text()
     papers, _ = sorted_out(written(tmp_path, text, "saved.json"))

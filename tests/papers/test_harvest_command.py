@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from io import StringIO
 from typing import Any
@@ -84,6 +84,26 @@ def test_days_that_somebody_chose_are_not_tried_again_by_themselves(sources: Any
         assert "going on after 1 records" in harvest(*chosen)
     assert Harvest.objects.get().state == S.DONE
     assert Paper.objects.count() == 2
+
+
+def test_the_help_says_where_it_begins_by_itself(
+    sources: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        harvest("huggingface", "--help")
+    told = " ".join(capsys.readouterr().out.split())
+    assert "of Hugging Face a week ago" in told
+    assert "with --until alone, its day" in told
+    with Recorded(
+        [listed("2026-11-18", entry(1, day="2026-11-18")), Saved("/hf", b"[]")]
+    ) as server:
+        sources(server)
+        harvest("huggingface", "--until", "2026-11-18")
+        assert [asked.params["date"] for asked in server.asked] == ["2026-11-18"]
+        Harvest.objects.all().delete()
+        harvest("huggingface")
+        today = datetime.now(UTC).date()
+        assert server.asked[1].params["date"] == (today - timedelta(days=7)).isoformat()
 
 
 def test_the_announcement_alone_is_read_for_its_listing_days(sources: Any) -> None:
@@ -193,6 +213,7 @@ def test_the_admin_shows_a_failing_harvest_and_has_it_tried_again(
         assert row.retry_at <= datetime.now(UTC)
         form["action"] = "give_up"
         answer = staff.post("/admin/papers/harvest/", form, follow=True)
+        assert "Hugging Face&#x27;s last days are asked for again" in answer.content.decode()
         assert "1 given up" in answer.content.decode()
         row.refresh_from_db()
         assert row.retry_at is None

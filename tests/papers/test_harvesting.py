@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
+from django.core.cache import cache
 from django.db import transaction
 from pytest_django import Settings
 
@@ -317,8 +318,29 @@ def test_a_window_that_always_fails_can_be_given_up(sources: Any) -> None:
     later = NOON + timedelta(days=3)  # after the next announcement
     assert due("arxiv", "cs.LG", later) is None
     assert harvesting.give_up(Harvest.objects.all()) == 1
-    assert due("arxiv", "cs.LG", later) is not None
-    assert begin(CS, NOON).pk != row.pk
+    window = due("arxiv", "cs.LG", later)
+    assert window is not None
+    assert begin(window, later).pk != row.pk
+
+
+def test_after_a_window_is_given_up_the_next_one_leaves_out_what_cannot_be_read(
+    sources: Any,
+) -> None:
+    done(Window("arxiv", "cs.LG", date(2026, 11, 9)), NOON - timedelta(days=10))
+    pages = [page("", oai(record(1), token="two")), page("two", b"<OAI-PMH><broken")]
+    with Recorded(pages) as server:
+        sources(server)
+        window = harvesting.next_window("arxiv", "cs.LG", NOON)
+        assert window.since == date(2026, 11, 10)
+        pull(begin(window, NOON))
+        later = NOON + timedelta(days=3)
+        assert due("arxiv", "cs.LG", later) is None
+        harvesting.give_up(Harvest.objects.all())
+        assert due("arxiv", "cs.LG", later) == Window("arxiv", "cs.LG", NOON.date())
+        # What somebody asks for, and fails, is nobody's giving up.
+        chosen = Window("arxiv", "cs.LG", date(2026, 11, 10), later.date())
+        assert pull(begin(chosen, later), again=False).state == S.FAILED
+    assert harvesting.next_window("arxiv", "cs.LG", later).since == NOON.date()
 
 
 def test_a_window_that_is_refused_from_the_start_fails(sources: Any) -> None:
@@ -336,6 +358,29 @@ def test_no_page_begins_after_the_seconds_and_the_next_tick_goes_on(sources: Any
         row = pull(begin(CS, NOON), seconds=0)
         assert (row.state, row.read, row.cursor) == (S.RUNNING, 1, "two")
         assert pull(begin(CS, datetime.now(UTC)), seconds=0).state == S.DONE
+
+
+@pytest.mark.parametrize("state", [S.RUNNING, S.FAILED])
+@pytest.mark.parametrize(("source", "part"), [("arxiv", "cs.LG"), ("huggingface", "")])
+def test_the_days_that_somebody_chose_are_gone_on_with_after_midnight(
+    source: str, part: str, state: str
+) -> None:
+    tomorrow = NOON + timedelta(days=1)
+    row = begin(Window(source, part, CS.since, NOON.date()), NOON)
+    begin(Window("huggingface", "", date(2026, 11, 1), date(2026, 11, 9)), NOON + harvesting.LEASE)
+    Harvest.objects.filter(pk=row.pk).update(state=state, cursor="2026-11-19", read=7)
+    again = begin(Window(source, part, CS.since, tomorrow.date()), tomorrow)
+    assert (again.pk, again.cursor, again.read) == (row.pk, "2026-11-19", 7)
+    again.refresh_from_db()
+    assert (again.since, again.until) == (CS.since, tomorrow.date())
+
+
+def test_other_days_are_another_harvest() -> None:
+    first = begin(Window("huggingface", "", CS.since, date(2026, 11, 19)), NOON)
+    for since, until in ((18, 21), (19, 19), (18, 18)):
+        Harvest.objects.update(state=S.FAILED, retry_at=None)
+        chosen = Window("huggingface", "", date(2026, 11, since), date(2026, 11, until))
+        assert begin(chosen, NOON + timedelta(days=1)).pk != first.pk
 
 
 # -- patience
@@ -435,7 +480,7 @@ def test_a_harvest_is_taken_up_as_it_was_read_or_not_at_all() -> None:
     read = Harvest.objects.get()
     Harvest.objects.update(retry_at=NOON + timedelta(hours=1))  # its process lives
     with pytest.raises(AlreadyRunning):
-        harvesting._take_up(read, NOON)
+        harvesting._take_up(read, NOON, None)
     row.refresh_from_db()
     assert row.retry_at == NOON + timedelta(hours=1)
 
@@ -530,6 +575,39 @@ def test_an_allowance_that_is_used_up_is_told_to_everybody(sources: Any) -> None
         assert len(server.asked) == 1
 
 
+def test_days_that_nobody_can_read_are_trouble_and_are_asked_for_until_somebody_can(
+    sources: Any,
+) -> None:
+    cache.clear()
+    now = datetime.now(UTC)
+    day = now.date().isoformat()
+    # A field has got another name, and then its old one again.
+    renamed = [{"paper": {"arxivId": f"2611.{n:05}", "title": "Kites"}} for n in range(40)]
+    answers = [listed(day, *renamed, ETag='"one"'), listed(day, entry(1, day=day), ETag='"one"')]
+    today = Window("huggingface", "", now.date(), now.date())
+    with Recorded(answers) as server:
+        sources(server, "huggingface")
+        row = pull(begin(today, now))
+        assert (row.state, row.read, row.failed) == (S.DONE, 0, 40)
+        (found,) = health.watch(now)
+        assert "could not read 40 of 40 records" in found.found
+        assert status._status(now).troubles == [
+            "The last harvest failed: Hugging Face Daily Papers. Papers may be missing."
+        ]
+        assert pull(begin(today, now + timedelta(minutes=1))).new == 1
+    assert health.watch(now) == []
+    assert status._status(now).troubles == []
+
+
+def test_a_page_with_one_bad_entry_is_no_trouble_and_is_read_again(sources: Any) -> None:
+    with Recorded([listed("2026-11-20", entry(1), entry(2), {}, ETag='"one"')]) as server:
+        sources(server)
+        row = pull(begin(TODAY, NOON))
+        assert (row.read, row.failed, health.trouble_of(row, NOON)) == (2, 1, "")
+        pull(begin(TODAY, NOON))
+        assert [asked.headers.get("If-None-Match") for asked in server.asked] == [None, None]
+
+
 # -- what is due
 
 
@@ -587,6 +665,17 @@ def test_the_next_window_begins_where_the_last_finished_one_began() -> None:
     assert harvesting.next_window("arxiv", "cs.LG", NOON) == Window(
         "arxiv", "cs.LG", date(2026, 11, 16)
     )
+
+
+def test_a_window_of_which_nothing_could_be_read_is_asked_for_again() -> None:
+    done(CS, NOON - timedelta(days=3), read=5)
+    done(CS, NOON - timedelta(days=2), read=3, failed=900)
+    assert harvesting.next_window("arxiv", "cs.LG", NOON).since == date(2026, 11, 17)
+    today = NOON.date()
+    done(Window("huggingface", "", *[today - timedelta(days=20)] * 2), NOON - timedelta(days=20))
+    done(Window("huggingface", "", today, today), NOON, failed=40)
+    since = harvesting.next_window("huggingface", "", NOON).since
+    assert since == today - timedelta(days=20)
 
 
 def test_hugging_face_is_asked_hourly_and_for_the_week_a_few_times_a_day() -> None:

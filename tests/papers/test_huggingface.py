@@ -18,7 +18,7 @@ from papers.sources.recorded import Saved
 from tests.real_inputs import ABSENT, DATA
 from tests.sources_server import Kept, asking, serving
 
-DAY = date(2025, 6, 2)
+DAY, JUNE = date(2025, 6, 2), date(2026, 6, 12)
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=ABSENT)
 
 
@@ -141,10 +141,27 @@ def test_what_is_not_json_is_a_bad_answer(content: bytes) -> None:
         pages(Saved("/api/daily_papers", content))
 
 
+def test_a_list_of_wrong_days_leaves_the_day_that_was_asked_for() -> None:
+    wrong = [entry(number, submittedOnDailyAt="2025-01-01T06:00:00.000Z") for number in (1, 2)]
+    (page,) = pages(saved([*wrong, entry(3, submittedOnDailyAt=None)]))
+    (paper,) = papers([page])
+    assert (paper.arxiv_id, paper.listed_on) == ("2506.00003", DAY)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"[" + b"{}," * 500 + b"{}]", "501 entries"), (b"[" + b" " * 4_000_000 + b"]", "4 MB")],
+)
+def test_a_list_that_is_too_long_is_a_bad_answer(content: bytes, words: str) -> None:
+    with pytest.raises(BadAnswer, match=words):
+        pages(Saved("/api/daily_papers", content))
+
+
 def test_a_bad_entry_takes_no_other_with_it() -> None:
     bad: list[object] = [
         3, "{}", {"paper": 1}, entry(id="x"), entry(title=" "), entry(summary=[1]),
         entry(title="x" * 5000), entry(submittedOnDailyAt="2199-01-01T00:00:00Z"),
+        entry(submittedOnDailyAt="1926-06-02T00:00:00Z"), entry(submittedOnDailyAt="2025-05-01"),
     ]  # fmt: skip
     (page,) = pages(saved([entry(1), *bad, entry(2)]))
     assert len(papers([page])) == 2
@@ -166,7 +183,7 @@ def test_the_real_days_are_read_as_their_files_are() -> None:
         count += len(records)
     assert count > 500
     for path in (DATA / "hf_api").glob("*.json"):
-        records = read(Answer(datetime(2026, 6, 13, tzinfo=UTC), path.read_bytes()), DAY)
+        records = read(Answer(datetime(2026, 6, 13, tzinfo=UTC), path.read_bytes()), JUNE)
         assert len(records) == 30
         assert all(isinstance(record, PaperRecord) for record in records)
 

@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import transaction
 
 from papers import ingest as ingest_module
 from papers.editions import newest_counts
-from papers.ingest import BATCH, Summary, ingest, keep_word
-from papers.models import Harvest, Paper, Signal
+from papers.ingest import BATCH, Summary, ingest, keep_word, write
+from papers.models import Edition, EditionPaper, Harvest, Paper, Signal
 from papers.sources import BadRecord, PaperRecord, Version, Withdrawn
 from tests.factories import make_paper
+from tests.newsletter.pages import in_thread
 
 pytestmark = pytest.mark.django_db
 
@@ -492,6 +494,19 @@ def test_a_word_that_is_repeated_is_not_undone_by_an_older_one() -> None:
     for summary, at in zip(("New.", "New.", "Saved."), said_at, strict=True):
         bring(replace(DAILY, summary=summary, observed_at=at))
     assert Paper.objects.get().summary == "New."
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_only_points_at_a_paper_waits_for_no_harvest() -> None:
+    bring(ARXIV)
+    paper = Paper.objects.get()
+    edition = Edition.objects.create(day=date(2026, 11, 20))
+    with transaction.atomic():
+        write([replace(ARXIV, abstract="New.")], LATER, Summary())
+        listing = in_thread(lambda: EditionPaper.objects.create(edition=edition, paper=paper))
+        listing.join(5)
+        assert not listing.is_alive()
+    assert Paper.objects.get().abstract == "New."
 
 
 def test_a_row_from_before_there_were_records_is_what_its_source_said() -> None:

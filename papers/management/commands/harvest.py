@@ -27,7 +27,11 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("source", choices=[ARXIV, HUGGING_FACE])
         parser.add_argument(
-            "--since", type=_day, metavar="DAY", help="default: where the last harvest began"
+            "--since",
+            type=_day,
+            metavar="DAY",
+            help="default: of arXiv where the last harvest began, of Hugging Face a week ago or, "
+            "after a longer silence, the last day that was pulled; with --until alone, its day",
         )
         parser.add_argument(
             "--until", type=_day, metavar="DAY", help="of Hugging Face; default: today"
