@@ -24,7 +24,7 @@ from newsletter.recommender.profiles import spelled
 from newsletter.recommender.ranking import Floats, Indices, Views
 from newsletter.recommender.selection import Section, Selections
 from papers.categories import CATEGORY_NAMES
-from papers.models import Edition, EditionPaper
+from papers.models import Edition, EditionPaper, PaperAlias
 
 Reason = Delivery.Reason
 Kind = Feedback.Kind
@@ -304,6 +304,8 @@ class Batch:
     def known(self) -> Pairs:
         """Papers that a reader was shown before, has judged, or gave as an example."""
         papers = {pk: place for place, pk in enumerate(self.today.pool.paper_ids.tolist())}
+        joined = PaperAlias.objects.filter(paper__in=list(papers)).values_list("old_id", "paper_id")
+        names = papers | {old: papers[pk] for old, pk in joined}  # as mails may still have them
         found: Pairs = {}
         elsewhere = EditionPaper.objects.filter(paper__in=list(papers)).exclude(
             edition=self.edition
@@ -318,8 +320,8 @@ class Batch:
                 state__in=SHOWN,
             ).exclude(edition=self.edition)
             for subscriber, ids in shown.values_list("subscriber", "paper_ids"):
-                for pk in papers.keys() & set(ids):
-                    found[self.place[subscriber], papers[pk]] = "shown before"
+                for pk in names.keys() & set(ids):
+                    found[self.place[subscriber], names[pk]] = "shown before"
         for subscriber, _, pk, kind, _ in self.feedback:
             if pk in papers:
                 found[self.place[subscriber], papers[pk]] = f"judged before: {kind}"

@@ -35,7 +35,7 @@ from newsletter.mime import Piece, PreparedMessage, piece
 from newsletter.models import Delivery, Interest, Subscriber
 from newsletter.stencils import Stencil, blank, wrapped
 from papers.abstracts import cut, sentences
-from papers.models import Edition, EditionPaper, Paper
+from papers.models import Edition, EditionPaper, Paper, PaperAlias
 
 log = logging.getLogger(__name__)
 
@@ -146,8 +146,9 @@ def titles_named_by(*deliveries: Delivery) -> dict[str, str]:
     }
     if not named:
         return {}
-    rows = Paper.objects.filter(pk__in=map(int, named)).values_list("pk", "title")
-    return {str(pk): title for pk, title in rows}
+    present = PaperAlias.present(map(int, named))
+    titles = dict(Paper.objects.filter(pk__in=present.values()).values_list("pk", "title"))
+    return {str(old): titles[pk] for old, pk in present.items() if pk in titles}
 
 
 def _heading(section: Delivery.Section, interest: str, *, names_categories: bool) -> str:
@@ -227,6 +228,7 @@ class Composer:
     """Composes the mails of a batch of deliveries; what they need is read here, in few queries."""
 
     def __init__(self, deliveries: Sequence[Delivery]) -> None:
+        Delivery.follow(deliveries)
         self._titles = titles_named_by(*deliveries)
         self._interests: dict[int, dict[int, str]] = defaultdict(dict)
         self._readers_of_fields: set[int] = set()

@@ -591,12 +591,12 @@ def _is_key(text: str) -> bool:
 class HarvestAdmin(NoHandWriting, admin.ModelAdmin[Harvest]):
     list_display = (
         "started_at", "source", "part", "window", "state", "attempt", "retry_at",
-        "read", "new", "updated", "skipped", "failed", "last_error",
+        "read", "new", "updated", "skipped", "failed", "joined", "last_error",
     )  # fmt: skip
     list_filter = ("state",)
     fields = (
         "source", "part", "window", "state", "attempt", "retry_at", "started_at", "finished_at",
-        "read", "new", "updated", "skipped", "failed", "error_list", "cursor",
+        "read", "new", "updated", "skipped", "failed", "joined", "error_list", "cursor",
     )  # fmt: skip
     actions = ("try_again", "give_up")
 
