@@ -304,8 +304,6 @@ class Batch:
     def known(self) -> Pairs:
         """Papers that a reader was shown before, has judged, or gave as an example."""
         papers = {pk: place for place, pk in enumerate(self.today.pool.paper_ids.tolist())}
-        joined = PaperAlias.objects.filter(paper__in=list(papers)).values_list("old_id", "paper_id")
-        names = papers | {old: papers[pk] for old, pk in joined}  # as mails may still have them
         found: Pairs = {}
         elsewhere = EditionPaper.objects.filter(paper__in=list(papers)).exclude(
             edition=self.edition
@@ -319,6 +317,8 @@ class Batch:
                 subscriber__in=list(self.place),
                 state__in=SHOWN,
             ).exclude(edition=self.edition)
+            old_ids = PaperAlias.objects.filter(paper__in=list(papers))
+            names = papers | {old.pk: papers[old.paper_id] for old in old_ids}
             for subscriber, ids in shown.values_list("subscriber", "paper_ids"):
                 for pk in names.keys() & set(ids):
                     found[self.place[subscriber], names[pk]] = "shown before"

@@ -146,9 +146,12 @@ def titles_named_by(*deliveries: Delivery) -> dict[str, str]:
     }
     if not named:
         return {}
-    present = PaperAlias.present(map(int, named))
-    titles = dict(Paper.objects.filter(pk__in=present.values()).values_list("pk", "title"))
-    return {str(old): titles[pk] for old, pk in present.items() if pk in titles}
+    ids = set(map(int, named))
+    titles = dict(Paper.objects.filter(pk__in=ids).values_list("pk", "title"))
+    if missing := ids - titles.keys():
+        joined = PaperAlias.objects.filter(pk__in=missing)
+        titles |= dict(joined.values_list("old_id", "paper__title"))
+    return {str(pk): title for pk, title in titles.items()}
 
 
 def _heading(section: Delivery.Section, interest: str, *, names_categories: bool) -> str:

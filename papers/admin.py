@@ -591,7 +591,7 @@ def _is_key(text: str) -> bool:
 class HarvestAdmin(NoHandWriting, admin.ModelAdmin[Harvest]):
     list_display = (
         "started_at", "source", "part", "window", "state", "attempt", "retry_at",
-        "read", "new", "updated", "skipped", "failed", "joined", "last_error",
+        "read", "new", "updated", "skipped", "failed", "last_error",
     )  # fmt: skip
     list_filter = ("state",)
     fields = (

@@ -220,7 +220,7 @@ def _write(
     before: dict[int, tuple[Paper, list[Any]]] = {}
     new: dict[int, Paper] = {}
     for record in records:
-        if isinstance(record, PaperRecord) and (two := known.two(record, summary)):
+        if isinstance(record, PaperRecord) and (two := known.two(record, now, summary)):
             kept, other = known.join(*two)
             summary.joined += 1
             before.pop(id(other), None)
@@ -282,11 +282,11 @@ class _Known:
     """The papers that a batch may mean, by identifier and by title, and what was said of them."""
 
     def __init__(self, records: Sequence[PaperRecord | Withdrawn]) -> None:
+        self.gone: list[Paper] = []  # kept, that no other object gets the id of one of them
         self.by_identifier: dict[str, Paper] = {}
         self.by_title: dict[str, list[Paper]] = {}
         self.said: dict[int, dict[str, SourceRecord]] = {}  # by id(paper), then by source
         self.heard: dict[tuple[int, str], SourceRecord] = {}  # those to be written
-        self.gone: list[Paper] = []  # kept, that no other object gets the id of one of them
         living = [record for record in records if isinstance(record, PaperRecord)]
         papers = {
             paper.pk: paper
@@ -326,20 +326,19 @@ class _Known:
                 return paper
         return None
 
-    def two(self, record: PaperRecord, summary: Summary) -> tuple[Paper, Paper] | None:
+    def two(
+        self, record: PaperRecord, now: datetime, summary: Summary
+    ) -> tuple[Paper, Paper] | None:
         """The two papers that are one by this record. What speaks against it is told."""
         one, other = map(self.by_identifier.get, (record.arxiv_id, record.doi))
         if not record.arxiv_id or other is None or one is other:
             return None
-        said = self.said.get(id(one), {}) if one else {}
         authors = record.authors or (one.authors if one else ())
         if other.arxiv_id:
             why = f"arXiv:{other.arxiv_id} has it already"
         elif one is None:
             return None
-        elif one.doi and {  # unless its source alone said so, and now corrects a slip
-            source for source, row in said.items() if row.record.get("doi") == one.doi
-        } != {record.source}:
+        elif one.doi and not self._corrects_doi(one, record, now):
             why = f"arXiv:{record.arxiv_id} is known by doi:{one.doi}"
         elif title_key(record.title) != other.title_key and _strangers(authors, other.authors):
             why = f"it is known as “{other.title:.100}”, by others"
@@ -348,6 +347,12 @@ class _Known:
         not_joined = f"arXiv:{record.arxiv_id} is not joined by doi:{record.doi}"
         summary.tell(record.place, f"{not_joined}: {why}")
         return None
+
+    def _corrects_doi(self, paper: Paper, record: PaperRecord, now: datetime) -> bool:
+        """Whether its source alone gave the paper its DOI, and now says that it is another."""
+        told = [row for row in self.said[id(paper)].values() if row.record.get("doi") == paper.doi]
+        alone = [row.source for row in told] == [record.source]
+        return alone and record.source in SPEAKS and told[0].seen_at < (record.observed_at or now)
 
     def join(self, one: Paper, other: Paper) -> tuple[Paper, Paper]:
         """Make one paper of two; returns the older one, which stays, and the other. `hear` is to

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import threading
+import time
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection, transaction
 from django.test import Client
 from django.utils import timezone
 
 from papers import editions
 from papers import ingest as ingest_module
-from papers.ingest import Summary, ingest, keep_word
+from papers.ingest import Summary, ingest, keep_word, write
 from papers.joining import absorb
 from papers.models import (
     CurationRecord,
@@ -120,6 +122,8 @@ def test_the_older_paper_stays_and_the_harvest_says_so() -> None:
 def test_a_doi_that_its_source_corrects_joins_too() -> None:
     bring(replace(ARXIV, doi="10.1000/slip"), JOURNAL)
     assert Paper.objects.count() == 2
+    bring(replace(ARXIV, observed_at=NOW - timedelta(days=1)), now=LATER)
+    assert Paper.objects.count() == 2  # an older word corrects nothing
     bring(ARXIV, now=LATER)
     assert Paper.objects.get().doi == JOURNAL.doi
 
@@ -217,6 +221,45 @@ def test_an_open_list_does_not_carry_what_another_one_has_carried() -> None:
     bring(ARXIV)
     editions.open_edition(edition.day)
     assert not edition.candidates.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_curator_who_writes_a_paper_at_the_same_time_and_a_join_wait_in_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ingest_module, "BATCH", 1)
+    older, newer = two()
+    Edition.objects.create(day=timezone.now().date()).candidates.create(paper=newer)
+    held = threading.Event()
+    failed: list[Exception] = []
+
+    def page_of_records() -> None:
+        """The first one writes a paper, and only the second one shows that there is but one."""
+        held.wait(10)
+        try:
+            with transaction.atomic():
+                write([replace(JOURNAL, comment="9 pages"), ARXIV], NOW, Summary())
+        except OperationalError as error:
+            failed.append(error)
+        connection.close()
+
+    thread = threading.Thread(target=page_of_records)
+    thread.start()
+    with editions.alone():
+        held.set()
+        with connection.cursor() as cursor:
+            for _ in range(500):  # until the other one waits for us
+                cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                if cursor.fetchone()[0]:
+                    break
+                time.sleep(0.01)
+        Paper.objects.filter(pk=older.pk).update(submitter="a reader")
+    thread.join(20)
+    assert failed == []
+    paper = Paper.objects.get()
+    assert (paper.arxiv_id, paper.doi) == (DAILY.arxiv_id, JOURNAL.doi)
+    assert paper.comment == "9 pages"
+    assert EditionPaper.objects.get().paper == older
 
 
 # Old names
