@@ -24,7 +24,7 @@ from newsletter.recommender.profiles import spelled
 from newsletter.recommender.ranking import Floats, Indices, Views
 from newsletter.recommender.selection import Section, Selections
 from papers.categories import CATEGORY_NAMES
-from papers.models import Edition, EditionPaper
+from papers.models import Edition, EditionPaper, PaperAlias
 
 Reason = Delivery.Reason
 Kind = Feedback.Kind
@@ -317,9 +317,11 @@ class Batch:
                 subscriber__in=list(self.place),
                 state__in=SHOWN,
             ).exclude(edition=self.edition)
+            old_ids = PaperAlias.objects.filter(paper__in=list(papers))
+            names = papers | {old.pk: papers[old.paper_id] for old in old_ids}
             for subscriber, ids in shown.values_list("subscriber", "paper_ids"):
-                for pk in papers.keys() & set(ids):
-                    found[self.place[subscriber], papers[pk]] = "shown before"
+                for pk in names.keys() & set(ids):
+                    found[self.place[subscriber], names[pk]] = "shown before"
         for subscriber, _, pk, kind, _ in self.feedback:
             if pk in papers:
                 found[self.place[subscriber], papers[pk]] = f"judged before: {kind}"

@@ -158,8 +158,10 @@ def find_paper(text: str) -> Paper:
         with suppress(ValueError):
             wanted.setdefault(name, read(text))
     for name, value in wanted.items():
-        if paper := Paper.objects.filter(**{name: value}).first():
-            return paper
+        old = {"pk": "aliases__old_id", "uuid": "aliases__uuid"}.get(name, name)
+        for looked_at in (name, old):
+            if paper := Paper.objects.filter(**{looked_at: value}).first():
+                return paper
     raise NotFound(f"No paper has the number, UUID, arXiv id or DOI “{text}”.")
 
 
@@ -174,6 +176,7 @@ def _number(text: str) -> int:
 
 def explain(delivery: Delivery) -> Explanation:
     """Every pick of a delivery with what it was picked for; those hidden since too."""
+    Delivery.follow([delivery])
     ids = delivery.paper_ids
     papers = Paper.objects.in_bulk(ids)
     candidates = delivery.candidates()
@@ -213,6 +216,7 @@ def explain(delivery: Delivery) -> Explanation:
 
 def why_not(delivery: Delivery, paper: Paper) -> Answer:
     """Why a paper is not in a delivery, or why it is."""
+    Delivery.follow([delivery])
     rows = list(EditionPaper.objects.filter(edition__in=delivery.editions(), paper=paper))
     hidden = any(row.curation == EditionPaper.Curation.HIDDEN for row in rows)
     if paper.pk in delivery.paper_ids:
@@ -286,7 +290,7 @@ class _Again:
         if pair in self.batch.known:
             shown = Delivery.objects.filter(
                 subscriber=delivery.subscriber_id,
-                paper_ids__contains=[self.paper.pk],
+                paper_ids__overlap=self.paper.ids,
                 state__in=SHOWN,
             )
             if earlier := shown.select_related("edition").order_by("planned_at").first():

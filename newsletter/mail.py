@@ -35,7 +35,7 @@ from newsletter.mime import Piece, PreparedMessage, piece
 from newsletter.models import Delivery, Interest, Subscriber
 from newsletter.stencils import Stencil, blank, wrapped
 from papers.abstracts import cut, sentences
-from papers.models import Edition, EditionPaper, Paper
+from papers.models import Edition, EditionPaper, Paper, PaperAlias
 
 log = logging.getLogger(__name__)
 
@@ -146,8 +146,12 @@ def titles_named_by(*deliveries: Delivery) -> dict[str, str]:
     }
     if not named:
         return {}
-    rows = Paper.objects.filter(pk__in=map(int, named)).values_list("pk", "title")
-    return {str(pk): title for pk, title in rows}
+    ids = set(map(int, named))
+    titles = dict(Paper.objects.filter(pk__in=ids).values_list("pk", "title"))
+    if missing := ids - titles.keys():
+        joined = PaperAlias.objects.filter(pk__in=missing)
+        titles |= dict(joined.values_list("old_id", "paper__title"))
+    return {str(pk): title for pk, title in titles.items()}
 
 
 def _heading(section: Delivery.Section, interest: str, *, names_categories: bool) -> str:
@@ -227,6 +231,7 @@ class Composer:
     """Composes the mails of a batch of deliveries; what they need is read here, in few queries."""
 
     def __init__(self, deliveries: Sequence[Delivery]) -> None:
+        Delivery.follow(deliveries)
         self._titles = titles_named_by(*deliveries)
         self._interests: dict[int, dict[int, str]] = defaultdict(dict)
         self._readers_of_fields: set[int] = set()

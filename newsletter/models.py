@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from datetime import datetime
 from typing import ClassVar, Self
 
@@ -18,7 +19,7 @@ from django.db.models.expressions import Combinable
 from django.db.models.functions import Lower, Now
 
 from newsletter.schedule import QUARTERS, Days, in_words, zone_names
-from papers.models import Edition, EditionPaper, Paper, text_list
+from papers.models import Edition, EditionPaper, Paper, PaperAlias, text_list
 
 MAX_INTERESTS = 10
 MAX_EXAMPLES = 500
@@ -490,6 +491,22 @@ class Delivery(models.Model):
 
     def __str__(self) -> str:
         return str(self.uuid)
+
+    @staticmethod
+    def follow(deliveries: Iterable[Delivery]) -> None:
+        """Let them name papers that were joined since by the present ids, here alone: a row stays
+        as its mail was.
+
+        Of two picks that became one paper, the second keeps an id that is no more.
+        """
+        deliveries = list(deliveries)
+        present = PaperAlias.present({pk for one in deliveries for pk in one.paper_ids})
+        for one in deliveries:
+            held, ids = set(one.paper_ids), list[int]()
+            for pk in one.paper_ids:
+                ids.append(pk if present[pk] in held else present[pk])
+                held.add(ids[-1])
+            one.paper_ids = ids
 
     def editions(self) -> models.QuerySet[Edition]:
         """Those whose papers it was chosen from."""

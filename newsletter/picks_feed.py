@@ -56,6 +56,7 @@ def feed_of(reader: Subscriber) -> tuple[HttpResponse, datetime]:
 
 
 def _entries(deliveries: Sequence[Delivery]) -> Iterator[Entry]:
+    Delivery.follow(deliveries)
     papers = Paper.objects.in_bulk({pk for one in deliveries for pk in one.paper_ids})
     rows = EditionPaper.objects.filter(paper__in=papers)
     hidden = set(

@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.cache import get_conditional_response, patch_cache_control
 from django.utils.crypto import salted_hmac
@@ -187,7 +187,9 @@ def erase(request: HttpRequest, reader: Subscriber) -> HttpResponse:
 @for_readers
 def vote(request: HttpRequest, reader: Subscriber, uuid: UUID) -> HttpResponse:
     """Give or take back an upvote, then back to where the button stood."""
-    paper = get_object_or_404(Paper, uuid=uuid)
+    paper = Paper.named(uuid)
+    if paper is None:
+        raise Http404("There is no such paper.")
     if request.POST.get("vote") == "0":
         votes.take_back(reader, paper)
     else:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from papers.latex import to_text
-from papers.models import Paper
+from papers.models import Paper, PaperAlias
 from papers.sources.identifiers import normalise_arxiv_id, normalise_doi, title_key
 
 T = TypeVar("T")
@@ -65,6 +65,8 @@ def look_up(references: Iterable[Reference]) -> tuple[list[int], list[str]]:
         if wanted:
             rows = Paper.objects.filter(**{f"{field}__in": wanted}).values_list(field, "pk")
             by_id.update(rows)
+    if names := [name for reference in references for name in reference.uuids]:
+        by_id.update(PaperAlias.objects.filter(uuid__in=names).values_list("uuid", "paper"))
     keys = {r: title_key(r.title) for r in references if r.title and not _known(r, by_id)}
     by_title: dict[str, int] = {}
     if keys:

@@ -356,6 +356,7 @@ def export(subscriber: Subscriber) -> dict[str, Any]:
     """All that is kept of a subscriber, as JSON can hold it, in words where there are some."""
     deliveries = list(subscriber.deliveries.select_related("edition").order_by("id"))
     feedback = list(subscriber.feedback.select_related("paper", "interest").order_by("id"))
+    Delivery.follow(deliveries)
     known = Paper.objects.in_bulk({pk for one in deliveries for pk in one.paper_ids})
     titles = mail.titles_named_by(*deliveries)
     hashed = address_hash(subscriber.address)

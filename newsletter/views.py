@@ -26,7 +26,7 @@ from newsletter.forms import PreferencesForm, SignUpForm, SubjectFormSet, WholeS
 from newsletter.links import Purpose
 from newsletter.models import Feedback, Interest, Subscriber
 from newsletter.tasks import plan_due, send_confirmations, soon
-from papers.models import Paper
+from papers.models import Paper, PaperAlias
 
 Kind = Feedback.Kind
 
@@ -215,7 +215,7 @@ def feedback(request: HttpRequest, token: str) -> HttpResponse:
     subscriber = delivery.subscriber
     if subscriber.state in (Subscriber.State.PENDING, Subscriber.State.UNSUBSCRIBED):
         return refusal(request, "gone")
-    paper = Paper.objects.filter(pk=paper_id).first()
+    paper = Paper.objects.filter(pk=PaperAlias.present([paper_id])[paper_id]).first()
     if paper is None:
         return refusal(request, "old")
     given = undone = None

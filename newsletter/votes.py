@@ -16,7 +16,7 @@ from django.db.models import Count, OuterRef, QuerySet
 from django.utils import timezone
 
 from newsletter import feedback
-from newsletter.models import Feedback, Interest, Subscriber, Vote
+from newsletter.models import Delivery, Feedback, Interest, Subscriber, Vote
 from papers.locks import Lock
 from papers.models import Paper, Signal, Source
 
@@ -109,5 +109,8 @@ def voted_by(reader: Subscriber) -> set[int]:
 
 def _interest_of(subscriber: Subscriber, paper: Paper) -> Interest | None:
     """The subject for which the paper was in a mail of theirs, if it was."""
-    carried = subscriber.deliveries.filter(paper_ids__contains=[paper.pk]).order_by("-id").first()
-    return feedback.interest_of(carried, paper.pk) if carried else None
+    carried = subscriber.deliveries.filter(paper_ids__overlap=paper.ids).order_by("-id").first()
+    if carried is None:
+        return None
+    Delivery.follow([carried])
+    return feedback.interest_of(carried, paper.pk)

@@ -597,7 +597,7 @@ class HarvestAdmin(NoHandWriting, admin.ModelAdmin[Harvest]):
     list_filter = ("state",)
     fields = (
         "source", "part", "window", "state", "attempt", "retry_at", "started_at", "finished_at",
-        "read", "new", "updated", "skipped", "failed", "error_list", "cursor",
+        "read", "new", "updated", "skipped", "failed", "joined", "error_list", "cursor",
     )  # fmt: skip
     actions = ("try_again", "give_up")
 

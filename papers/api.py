@@ -20,7 +20,7 @@ from uuid import UUID
 from django.conf import settings
 from django.core.exceptions import TooManyFieldsSent
 from django.db.models import Count, Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponsePermanentRedirect
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
@@ -41,6 +41,14 @@ from papers.sources.identifiers import normalise_arxiv_id, normalise_doi
 
 METHODS = ("GET", "HEAD")
 NO_LIST = "There is no list of this day."
+
+
+class Moved(Exception):
+    """The paper that is asked for was joined with another one."""
+
+    def __init__(self, asked: UUID, present: UUID) -> None:
+        super().__init__(asked)
+        self.asked, self.present = asked, present
 
 
 class Problem(Exception):
@@ -130,6 +138,9 @@ def _answer(request: HttpRequest, told: Callable[[], HttpResponse]) -> HttpRespo
                 HTTPStatus.METHOD_NOT_ALLOWED, "This API is for reading: GET and HEAD only."
             )
         response = told()
+    except Moved as moved:
+        there = request.get_full_path().replace(str(moved.asked), str(moved.present), 1)
+        response = HttpResponsePermanentRedirect(there)
     except Problem as problem:
         response = problem.answer()
         if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
@@ -479,9 +490,11 @@ def _day(edition: Edition, papers: int) -> Json:
 
 
 def _known(uuid: UUID) -> Paper:
-    found = Paper.objects.filter(uuid=uuid).first()
+    found = Paper.named(uuid)
     if found is None:
         raise Problem(HTTPStatus.NOT_FOUND, "There is no such paper.")
+    if found.uuid != uuid:
+        raise Moved(uuid, found.uuid)
     return found
 
 

@@ -661,11 +661,9 @@ def list_next(paper: Paper, now: datetime, *, submitter: str = "", by: str = "")
     Raises:
         CurationError: the paper has been in an edition already, or its source withdrew it.
     """
-    with transaction.atomic():
-        # As a harvest that is just writing it leaves it. Before the editions, as by a curator's
-        # form: whoever locks both does so in this order.
+    with alone():
+        # As a harvest that is just writing it leaves it.
         paper = Paper.objects.select_for_update(no_key=True).get(pk=paper.pk)
-        _lock_open()
         edition = open_edition(next_day(now))
         _put(edition, paper, by)
         _score(edition, now)

@@ -292,7 +292,7 @@ def _keep(harvest: Harvest, page: Page) -> None:
     now = timezone.now()
     summary = Summary(
         harvest.read, harvest.new, harvest.updated, harvest.skipped, [*harvest.errors],
-        harvest.failed,
+        harvest.failed, harvest.joined,
     )  # fmt: skip
     with transaction.atomic():
         if not _ours(harvest).select_for_update().exists():
@@ -300,7 +300,7 @@ def _keep(harvest: Harvest, page: Page) -> None:
         ingest.write(page.records, now, summary)
         kept: dict[str, Any] = {
             name: getattr(summary, name)
-            for name in ("read", "new", "updated", "skipped", "failed", "errors")
+            for name in ("read", "new", "updated", "skipped", "failed", "joined", "errors")
         }
         kept |= {"cursor": page.cursor, "retry_at": now + LEASE}
         # Getting on is a success: what fails after it fails for the first time. The first page is

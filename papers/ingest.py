@@ -7,7 +7,9 @@ What each source says of a paper is kept beside it (SourceRecord), and the paper
 of each field, what the first source of PRECEDENCE states. So arXiv's title, authors and categories
 come before all others' but the curators', whatever the order in which they came; only of abstracts
 the longer one is kept where neither has spoken. The earliest listing day counts, versions and
-sources add up, and an identifier stays as it was first told.
+sources add up, and an identifier stays as it was first told. A record may show that two papers are
+one, known here by an arXiv id and by a DOI until then: they are joined, unless something speaks
+against it.
 
 A source that speaks again corrects itself, field by field (SPEAKS). Files and listings are many
 under one name, so that none of them is the correction of another: where two state different facts
@@ -30,6 +32,7 @@ from django.db import connection, transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from papers import joining
 from papers.locks import Lock
 from papers.models import Harvest, Paper, Signal, Source, SourceRecord
 from papers.sources import BadRecord, PaperRecord, Withdrawn, identifiers
@@ -83,12 +86,18 @@ class Summary:
     skipped: int = 0
     errors: list[str] = field(default_factory=list)
     failed: int = 0
+    joined: int = 0
 
     def __str__(self) -> str:
         return (
             f"{self.read} read, {self.new} new, {self.updated} updated, "
             f"{self.skipped} skipped, {self.failed} failed"
+            + (f", {self.joined} joined with another" if self.joined else "")
         )
+
+    def tell(self, place: str, what: str) -> None:
+        if len(self.errors) < ERRORS_KEPT:
+            self.errors.append(storable(f"{place}: {what}"))
 
 
 def ingest(
@@ -118,7 +127,7 @@ def ingest(
         harvest.state = Harvest.State.FAILED
         raise
     finally:
-        for name in ("read", "new", "updated", "skipped", "failed", "errors"):
+        for name in ("read", "new", "updated", "skipped", "failed", "joined", "errors"):
             setattr(harvest, name, getattr(summary, name))
         harvest.finished_at = timezone.now()
         harvest.save()
@@ -133,12 +142,13 @@ def write(records: Iterable[Record], now: datetime, summary: Summary) -> None:
         match _checked(record):
             case BadRecord() as bad:
                 summary.failed += 1
-                if len(summary.errors) < ERRORS_KEPT:
-                    summary.errors.append(storable(f"{bad.place}: {bad.reason}"))
+                summary.tell(bad.place, bad.reason)
             case fit:
                 good.append(fit)
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+    if pairs := _pairs(good):
+        joining.lock_editions(pairs)
     if len(good) > BATCH:  # else each batch would lock its own, and not all in one order
         list(_meant_by(good).values_list("pk", flat=True))
     # Of a paper that was taken back, the record comes first and the news of it next.
@@ -164,6 +174,24 @@ def _batches(records: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
     iterator = iter(records)
     while batch := tuple(islice(iterator, size)):
         yield batch
+
+
+def _pairs(records: Iterable[PaperRecord | Withdrawn]) -> set[int]:
+    """The ids of papers that may turn out to be one: a record names one of them by its arXiv id,
+    the other by its DOI."""
+    named = {
+        (record.arxiv_id, record.doi)
+        for record in records
+        if isinstance(record, PaperRecord) and record.arxiv_id and record.doi
+    }
+    if not named:
+        return set()
+    known = [
+        dict(Paper.objects.filter(**{f"{name}__in": values}).values_list(name, "pk"))
+        for name, values in zip(IDENTIFIERS, zip(*named, strict=True), strict=True)
+    ]
+    found = ({known[0].get(arxiv_id), known[1].get(doi)} for arxiv_id, doi in named)
+    return {pk for pair in found if len(pair) == 2 and None not in pair for pk in pair if pk}
 
 
 def _checked(record: Record) -> Record:
@@ -207,6 +235,14 @@ def _write(
     before: dict[int, tuple[Paper, list[Any]]] = {}
     new: dict[int, Paper] = {}
     for record in records:
+        if isinstance(record, PaperRecord) and (two := known.two(record, now, summary)):
+            kept, other = known.join(*two)
+            summary.joined += 1
+            before.pop(id(other), None)
+            new.pop(id(other), None)
+            if kept.pk:
+                before[id(kept)] = kept, []  # so it has changed
+            touched = [(kept if paper is other else paper, told) for paper, told in touched]
         paper = known.find(record)
         if paper is None:
             if isinstance(record, Withdrawn) or record.only_updates:
@@ -261,6 +297,7 @@ class _Known:
     """The papers that a batch may mean, by identifier and by title, and what was said of them."""
 
     def __init__(self, records: Sequence[PaperRecord | Withdrawn]) -> None:
+        self.gone: list[Paper] = []  # kept, that no other object gets the id of one of them
         self.by_identifier: dict[str, Paper] = {}
         self.by_title: dict[str, list[Paper]] = {}
         self.said: dict[int, dict[str, SourceRecord]] = {}  # by id(paper), then by source
@@ -295,6 +332,65 @@ class _Known:
             if not (other_arxiv or other_doi) and _same_authors(paper.authors, record.authors):
                 return paper
         return None
+
+    def two(
+        self, record: PaperRecord, now: datetime, summary: Summary
+    ) -> tuple[Paper, Paper] | None:
+        """The two papers that are one by this record. What speaks against it is told."""
+        one, other = map(self.by_identifier.get, (record.arxiv_id, record.doi))
+        if not record.arxiv_id or other is None or one is other:
+            return None
+        authors = record.authors or (one.authors if one else ())
+        if other.arxiv_id:
+            why = f"arXiv:{other.arxiv_id} has it already"
+        elif one is None:
+            return None
+        elif one.doi and not self._corrects_doi(one, record, now):
+            why = f"arXiv:{record.arxiv_id} is known by doi:{one.doi}"
+        elif title_key(record.title) != other.title_key and _strangers(authors, other.authors):
+            why = f"it is known as “{other.title:.100}”, by others"
+        else:
+            return one, other
+        not_joined = f"arXiv:{record.arxiv_id} is not joined by doi:{record.doi}"
+        summary.tell(record.place, f"{not_joined}: {why}")
+        return None
+
+    def _corrects_doi(self, paper: Paper, record: PaperRecord, now: datetime) -> bool:
+        """Whether its source alone gave the paper its DOI, and now says that it is another."""
+        told = [row for row in self.said[id(paper)].values() if row.record.get("doi") == paper.doi]
+        alone = [row.source for row in told] == [record.source]
+        return alone and record.source in SPEAKS and told[0].seen_at < (record.observed_at or now)
+
+    def join(self, one: Paper, other: Paper) -> tuple[Paper, Paper]:
+        """Make one paper of two; returns the older one, which stays, and the other. `hear` is to
+        be called next: it merges the words."""
+        kept, gone = sorted((one, other), key=lambda paper: (not paper.pk, paper.pk or 0))
+        for paper in (kept, gone):
+            said = self.said.setdefault(id(paper), {})
+            if not said and paper.pk:
+                self._remember(paper, said)
+        said = self.said[id(kept)]
+        for source, row in self.said.pop(id(gone)).items():
+            self.heard.pop((id(gone), source), None)
+            row = _added_up(said[source], row) if source in said else row
+            said[source] = self.heard[id(kept), source] = SourceRecord(
+                paper=kept, source=source, record=row.record, seen_at=row.seen_at
+            )
+        if gone.pk:
+            joining.absorb(kept, gone)
+        for name in (*STATED, "summary_source"):
+            if not getattr(kept, name):
+                setattr(kept, name, getattr(gone, name))
+        submitted = [paper for paper in (kept, gone) if Source.PAPERROUND in paper.sources]
+        kept.listing_day = min(paper.listing_day for paper in submitted or (kept, gone))
+        kept.sources = list(dict.fromkeys([*kept.sources, *gone.sources]))
+        for identifier, paper in self.by_identifier.items():
+            if paper is gone:
+                self.by_identifier[identifier] = kept
+        for same_title in self.by_title.values():
+            same_title[:] = [paper for paper in same_title if paper is not gone]
+        self.gone.append(gone)
+        return kept, gone
 
     def hear(
         self,
@@ -398,6 +494,12 @@ def _same_authors(known: Sequence[str], stated: Sequence[str]) -> bool:
     return not known or not stated or _author_key(known[0]) == _author_key(stated[0])
 
 
+def _strangers(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether both name authors, and none of them in common."""
+    keys = [set(map(_author_key, names)) for names in (one, other)]
+    return all(keys) and keys[0].isdisjoint(keys[1])
+
+
 def _author_key(name: str) -> tuple[str, str]:
     """Surname and initial: sources write given names out or not, and before or after the other."""
     surname, comma, given = name.partition(",")
@@ -454,6 +556,16 @@ def _corrected(
     if versions := _folded(old.get("versions", []), stated.get("versions", [])):
         new["versions"] = versions
     return new
+
+
+def _added_up(one: SourceRecord, other: SourceRecord) -> SourceRecord:
+    """What one source said of a paper that was two for a while."""
+    first, second = sorted((one, other), key=lambda row: row.seen_at)
+    stated = {name: value for name, value in second.record.items() if name != "withdrawn_on"}
+    record = _corrected(first, stated, second.seen_at, {"withdrawn_on"})
+    if "withdrawn_on" in second.record:
+        record["withdrawn_on"] = second.record["withdrawn_on"]
+    return SourceRecord(record=record, seen_at=second.seen_at)
 
 
 def _folded(*lists: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from typing import ClassVar, Self
+from uuid import UUID
 
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex, HashIndex
@@ -107,6 +109,18 @@ class Paper(models.Model):
     def get_absolute_url(self) -> str:
         return reverse("paper", args=[self.uuid])
 
+    @classmethod
+    def named(cls, name: UUID) -> Paper | None:
+        """The paper of this uuid, or of one that was joined with it."""
+        if found := cls.objects.filter(uuid=name).first():
+            return found
+        return cls.objects.filter(aliases__uuid=name).first()
+
+    @property
+    def ids(self) -> list[int]:
+        """Its own, and those of the papers that were joined with it."""
+        return [self.pk, *self.aliases.values_list("old_id", flat=True)]
+
     def clean(self) -> None:
         self.arxiv_id = self.arxiv_id or None
         self.doi = self.doi or None
@@ -137,6 +151,25 @@ class Paper(models.Model):
         """What a reader's words are matched against: a category counts as its name's words."""
         names = [CATEGORY_NAMES.get(code, "") for code in self.categories]
         return "\n".join([self.title, self.abstract, *self.keywords, *names])
+
+
+class PaperAlias(models.Model):
+    """The names of a paper that turned out to be another one: mails and links still say them."""
+
+    old_id = models.BigIntegerField(primary_key=True)
+    uuid = models.UUIDField(unique=True)
+    paper = models.ForeignKey(Paper, models.CASCADE, related_name="aliases")
+    joined_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"{self.old_id} is {self.paper_id}"
+
+    @classmethod
+    def present(cls, ids: Iterable[int]) -> dict[int, int]:
+        """The ids that these papers have now."""
+        asked = {pk: pk for pk in ids}
+        old = cls.objects.filter(pk__in=asked).values_list("old_id", "paper_id")
+        return asked | dict(old)
 
 
 class Embedding(models.Model):
@@ -266,6 +299,9 @@ class Harvest(models.Model):
     updated = models.PositiveIntegerField(default=0)
     skipped = models.PositiveIntegerField(default=0)
     failed = models.PositiveIntegerField(default=0)
+    joined = models.PositiveIntegerField(
+        default=0, help_text="Times that two papers turned out to be one."
+    )
     errors = text_list()
     # Of a pull over the network; a file has none of these.
     since = models.DateField(null=True, blank=True)

@@ -319,6 +319,11 @@ def _get(
                     },
                     "content": {"application/json": {"schema": _ref(schema)}},
                 },
+                **(
+                    {"301": {"description": "It turned out to be another paper, which is there."}}
+                    if UUID in parameters
+                    else {}
+                ),
                 "304": {"description": "What you have is what there is."},
                 **{
                     code: problem(text)

@@ -179,7 +179,8 @@ def _identifier(text: str) -> dict[str, object] | None:
     with suppress(ValueError):
         folder, _, name = urlsplit(text).path.rstrip("/").rpartition("/")
         if folder == "/paper":
-            return {"uuid": UUID(name)}
+            found = Paper.named(UUID(name))
+            return {"pk": found and found.pk}
     return None
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse, QueryDict
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.gzip import gzip_page
 from django.views.decorators.http import require_safe
@@ -125,7 +125,11 @@ def category(request: HttpRequest, code: str) -> HttpResponse:
 
 @public
 def paper(request: HttpRequest, uuid: UUID) -> HttpResponse:
-    found = get_object_or_404(Paper, uuid=uuid)
+    found = Paper.named(uuid)
+    if found is None:
+        raise Http404("There is no such paper.")
+    if found.uuid != uuid:
+        return redirect(found, permanent=True)
     return render(request, "papers/paper.html", {"paper": found, "about": about.about(found)})
 
 

@@ -135,15 +135,31 @@ def test_papers_of_one_title_are_one_when_one_side_names_no_authors() -> None:
     assert Paper.objects.get().authors == ["Bo"]
 
 
-def test_a_record_that_names_two_papers_known_apart_leaves_each_its_identifier() -> None:
-    bring(titled("One", arxiv_id="2611.00001"), titled("Two", doi="10.1000/2"))
-    both = titled("One", arxiv_id="2611.00001", doi="10.1000/2", abstract="Of the first.")
-    assert bring(both).updated == 1
-    assert bring(both).skipped == 1
-    assert list(Paper.objects.order_by("id").values_list("arxiv_id", "doi", "abstract")) == [
-        ("2611.00001", None, "Of the first."),
-        (None, "10.1000/2", ""),
-    ]
+@pytest.mark.parametrize(
+    ("one", "two", "why"),
+    [
+        ({}, {"arxiv_id": "2611.00002"}, "arXiv:2611.00002 has it already"),
+        ({"doi": "10.1000/1"}, {}, "arXiv:2611.00001 is known by doi:10.1000/1"),
+        (
+            {"authors": ("Ada Alvarez",)},
+            {"authors": ("Bo Berg",)},
+            "it is known as “Two”, by others",
+        ),
+    ],
+)
+def test_two_papers_that_something_keeps_apart_stay_two_and_it_is_told(
+    one: dict[str, Any], two: dict[str, Any], why: str
+) -> None:
+    first = titled("One", arxiv_id="2611.00001", **one)
+    bring(first, titled("Two", doi="10.1000/2", **two))
+    before = list(Paper.objects.order_by("id").values_list("arxiv_id", "doi"))
+    both = replace(first, source="arxiv", doi="10.1000/2", abstract="Of it.", place="page 7")
+    assert (bring(both).updated, bring(both).skipped) == (1, 1)
+    assert list(Paper.objects.order_by("id").values_list("arxiv_id", "doi")) == before
+    assert list(Paper.objects.order_by("id").values_list("abstract", flat=True)) == ["Of it.", ""]
+    harvest = Harvest.objects.latest("id")
+    told = f"page 7: arXiv:2611.00001 is not joined by doi:10.1000/2: {why}"
+    assert (harvest.errors, harvest.failed, harvest.joined) == ([told], 0, 0)
 
 
 def test_no_record_is_lost_between_two_batches() -> None:
