@@ -507,10 +507,10 @@ def test_an_editor_who_accepts_and_one_who_saves_the_paper_do_not_wait_for_each_
     edition = editions.open_edition(TODAY)
     row = submissions.submit(make_subscriber(), ID)
     with transaction.atomic():
-        paper.save()
+        editions.touch(edition)
         accepting = in_thread(lambda: submissions.accept(row, timezone.now()))
         until_blocked(accepting)
-        editions.touch(edition)
+        paper.save()
     accepting.join()
     row.refresh_from_db()
     assert row.state == State.ACCEPTED
