@@ -491,6 +491,22 @@ def test_a_papers_page_says_who_said_what(client: Client) -> None:
     assert '<meta name="citation_author" content="Bo Berg">' in body
 
 
+def test_of_thousands_of_authors_the_first_stand_above_the_abstract_and_all_below(
+    client: Client,
+) -> None:
+    names = [f"Author {n} Longname" for n in range(3_000)]
+    body = page(client, make_paper(authors=names).get_absolute_url())
+    assert len(body) < 130_000
+    above, below = body.split("<h2>Abstract</h2>")
+    assert '>Author 39 Longname</a>, and <a href="#authors">3000 authors in all</a>' in above
+    assert len(above) < 30_000
+    assert "<summary>All 3000</summary>" in below
+    assert all(f"{name}," in below for name in names[:-1])
+    few = page(client, make_paper("Few", authors=names[:40]).get_absolute_url())
+    assert few.count(names[39]) == 2  # for reading and for programs that cite
+    assert "<summary>All" not in few
+
+
 def test_a_withdrawn_papers_page_says_so(client: Client) -> None:
     paper = make_paper(withdrawn_on=date(2026, 11, 3))
     assert "Its source withdrew this paper on" in page(client, paper.get_absolute_url())
