@@ -16,7 +16,7 @@ from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.utils.cache import get_conditional_response, patch_cache_control
+from django.utils.cache import patch_cache_control
 from django.utils.crypto import salted_hmac
 from django.utils.http import http_date, quote_etag
 from django.views.decorators.cache import never_cache
@@ -30,6 +30,7 @@ from newsletter.models import Feedback, Subscriber
 from newsletter.sign_in import own_path, reader_of
 from newsletter.tasks import fetch_submitted, send_sign_in_links, soon
 from newsletter.views import by_link, private, refusal
+from papers.conditional import known_or
 from papers.models import Paper
 
 ON_PAGE = 100  # of a reader's saved papers, votes and submissions, the newest
@@ -234,7 +235,7 @@ def feed(request: HttpRequest, token: str) -> HttpResponse:
     response, newest = picks_feed.feed_of(reader)
     etag = quote_etag(salted_hmac("paperround.picks_feed", response.content).hexdigest())
     response["ETag"], response["Last-Modified"] = etag, http_date(newest.timestamp())
-    answer = get_conditional_response(request, etag, int(newest.timestamp()), response)
+    answer = known_or(request, etag, int(newest.timestamp()), response)
     assert answer is not None  # noqa: S101  (with a response it gives one)
     private(answer)
     del answer["Cache-Control"]

@@ -42,6 +42,7 @@ AT_ONCE = timedelta(minutes=1)  # asked again so soon is asked once
 LEASE = timedelta(minutes=5)
 OF_USE = timedelta(minutes=SIGN_IN_MINUTES)  # who has waited longer has given up, or asked again
 KEPT = timedelta(days=1)
+AT_A_TIME = 5_000  # requests
 
 MAY_SIGN_IN = (Subscriber.State.ACTIVE, Subscriber.State.PAUSED)
 
@@ -68,34 +69,64 @@ def send_links() -> int:
     As with `subscriptions.send_answers`: a lease, so that a crash or a refusal for now costs but
     time, and one whose outcome is unknown counts as sent.
     """
+    _drop_idle(timezone.now())
     return send_each(_claim, _send, "links to sign in")
 
 
-def _claim(now: datetime) -> tuple[SignInRequest, Subscriber] | None:
+def _drop_idle(now: datetime) -> None:
+    """Drop, many at a time, what is due and leads to no mail: of nobody here, asked again at once,
+    or too long ago. So nobody who asks in masses keeps a reader waiting."""
+    last = 0
     while True:
         with transaction.atomic():
-            request = (
-                SignInRequest.objects.filter(due_at__lte=now)
-                .order_by("due_at")
-                .select_for_update(skip_locked=True)
-                .first()
+            # What another worker has in hand is its own affair.
+            batch = list(
+                SignInRequest.objects.filter(due_at__lte=now, pk__gt=last)
+                .order_by("pk")
+                .select_for_update(skip_locked=True)[:AT_A_TIME]
             )
-            if request is None:
-                return None
-            lock_mailbox(request.mailbox_key)
-            if _is_repeat(request):
-                request.delete()
-                continue
-            subscriber = _whose(request)
-            if subscriber is None or request.asked_at < now - OF_USE or _is_answered(request, now):
-                request.due_at = subscriber = None
-            else:
-                request.due_at = now + LEASE
-                if sending.is_paused(sending.domain_of(subscriber.address)):
-                    subscriber = None
-            request.save(update_fields=["due_at"])
-        if subscriber is not None:
-            return request, subscriber
+            readers = Subscriber.objects.filter(
+                mailbox_key__in={request.mailbox_key for request in batch}, state__in=MAY_SIGN_IN
+            )
+            known = {address_hash(address) for address in readers.values_list("address", flat=True)}
+            stays: dict[tuple[str, bool], datetime] = {}  # when one that stays was asked for
+            idle = []
+            for request in batch:
+                who = (request.address_hash, request.proved)
+                repeated = who in stays and request.asked_at - stays[who] <= AT_ONCE
+                if who[0] not in known or repeated or request.asked_at < now - OF_USE:
+                    idle.append(request.pk)
+                else:
+                    stays[who] = request.asked_at
+            SignInRequest.objects.filter(pk__in=idle).delete()
+        if len(batch) < AT_A_TIME:
+            return
+        last = batch[-1].pk
+
+
+def _claim(now: datetime) -> list[tuple[SignInRequest, Subscriber]] | None:
+    with transaction.atomic():
+        request = (
+            SignInRequest.objects.filter(due_at__lte=now)
+            .order_by("due_at")
+            .select_for_update(skip_locked=True)
+            .first()
+        )
+        if request is None:
+            return None
+        lock_mailbox(request.mailbox_key)
+        if _is_repeat(request):
+            request.delete()
+            return []
+        subscriber = _whose(request)
+        if subscriber is None or request.asked_at < now - OF_USE or _is_answered(request, now):
+            request.due_at = subscriber = None
+        else:
+            request.due_at = now + LEASE
+            if sending.is_paused(sending.domain_of(subscriber.address)):
+                subscriber = None
+        request.save(update_fields=["due_at"])
+    return [] if subscriber is None else [(request, subscriber)]
 
 
 def _whose(request: SignInRequest) -> Subscriber | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import smtplib
+import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 ONE_ANSWER_IN = timedelta(days=1)
 ANSWER_LEASE = timedelta(minutes=15)
+TURN = 50.0  # seconds that one kind of mail keeps a worker; beat asks again each minute
 
 State = Subscriber.State
 Reason = Delivery.Reason
@@ -127,25 +129,32 @@ def send_answers() -> int:
 
 
 def send_each(
-    claim: Callable[[datetime], Claimed | None],
+    claim: Callable[[datetime], list[Claimed] | None],
     send: Callable[[Claimed, BaseEmailBackend], bool],
     what: str,
 ) -> int:
     """Send what can be claimed, one after the other by one connection; returns how many left.
 
-    Without a connection all of it waits: what is in hand for its lease.
+    What is not done after TURN waits for the next tick. Without a connection all of it waits: what
+    is in hand for its lease.
+
+    Args:
+        claim: takes one that is due in hand; [] where it needs no mail, None where nothing is due.
     """
     sent = 0
+    end = time.monotonic() + TURN
     server = get_connection()
     try:
-        while (claimed := claim(timezone.now())) is not None:
+        while time.monotonic() < end and (found := claim(timezone.now())) is not None:
+            if not found:
+                continue
             try:
                 server.open()
             except (OSError, smtplib.SMTPException) as error:
                 kind = type(error).__name__
                 log.error("no connection to the mail server: %s wait (%s)", what, kind)
                 break
-            sent += send(claimed, server)
+            sent += sum(send(claimed, server) for claimed in found)
     finally:
         provider.close(server)
     return sent
@@ -177,31 +186,29 @@ def _asked_since(address: str, moment: datetime) -> bool:
     return asked.filter(address_hash=address_hash(address)).exists()
 
 
-def _claim_answer(now: datetime) -> Subscriber | None:
-    while True:
-        with transaction.atomic():
-            subscriber = (
-                Subscriber.objects.awaiting_answer(now)
-                .filter(sending.not_paused(sending.domain_expression(OuterRef("address"))))
-                .order_by("answer_due_at")
-                .select_for_update(skip_locked=True)
-                .first()
-            )
-            if subscriber is None:
-                return None
-            lock_mailbox(subscriber.mailbox_key)
-            suppressed = is_suppressed(subscriber.address)
-            if suppressed and subscriber.confirmed_at is None:
-                subscriber.delete()  # nobody who may be mailed: no reason to keep the address
-                continue
-            same_mailbox = Subscriber.objects.filter(mailbox_key=subscriber.mailbox_key)
-            answered = same_mailbox.filter(answered_at__gt=now - ONE_ANSWER_IN).exists()
-            in_hand = same_mailbox.filter(answer_due_at__gt=now).exists()
-            silent = answered or in_hand or suppressed
-            subscriber.answer_due_at = None if silent else now + ANSWER_LEASE
-            subscriber.save(update_fields=["answer_due_at"])
-        if not silent:
-            return subscriber
+def _claim_answer(now: datetime) -> list[Subscriber] | None:
+    with transaction.atomic():
+        subscriber = (
+            Subscriber.objects.awaiting_answer(now)
+            .filter(sending.not_paused(sending.domain_expression(OuterRef("address"))))
+            .order_by("answer_due_at")
+            .select_for_update(skip_locked=True)
+            .first()
+        )
+        if subscriber is None:
+            return None
+        lock_mailbox(subscriber.mailbox_key)
+        suppressed = is_suppressed(subscriber.address)
+        if suppressed and subscriber.confirmed_at is None:
+            subscriber.delete()  # nobody who may be mailed: no reason to keep the address
+            return []
+        same_mailbox = Subscriber.objects.filter(mailbox_key=subscriber.mailbox_key)
+        answered = same_mailbox.filter(answered_at__gt=now - ONE_ANSWER_IN).exists()
+        in_hand = same_mailbox.filter(answer_due_at__gt=now).exists()
+        silent = answered or in_hand or suppressed
+        subscriber.answer_due_at = None if silent else now + ANSWER_LEASE
+        subscriber.save(update_fields=["answer_due_at"])
+    return [] if silent else [subscriber]
 
 
 def lock_mailbox(mailbox: str) -> None:

@@ -16,6 +16,8 @@ from papers.models import Edition, EditionPaper, Paper, Signal, Source
 from papers.search import TookTooLong, similar
 
 MOST_SIMILAR = 6
+MOST_AUTHORS = 20  # above the abstract; some papers have thousands, named all below it
+MOST_CITED = 300  # of them, for programs that cite: more no reference names
 # What a source can have said, in a reader's words and their order.
 FIELDS = {
     "title": "title", "authors": "authors", "abstract": "abstract", "categories": "categories",
@@ -56,6 +58,12 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class About:
+    """authors: those above the abstract, others: how many more there are; cited: those told to
+    programs that cite."""
+
+    authors: Sequence[str]
+    others: int
+    cited: Sequence[str]
     counts: Sequence[Count]
     plots: Sequence[Plot]
     sources: Sequence[Attribution]
@@ -70,6 +78,9 @@ def about(paper: Paper) -> About:
     observed = _observed(paper)
     plots = [plot(counter, by_source) for counter, by_source in observed.items()]
     return About(
+        authors=paper.authors[:MOST_AUTHORS],
+        others=len(paper.authors[MOST_AUTHORS:]),
+        cited=paper.authors[:MOST_CITED],
         counts=counts_of([paper.pk]).get(paper.pk, []),
         plots=[drawn for drawn in plots if drawn is not None],
         sources=_attributions(paper, observed),

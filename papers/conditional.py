@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 
 from django.conf import settings
@@ -32,6 +33,20 @@ _CODE = hashlib.sha256(
 ).hexdigest()
 
 
+def known_or(
+    request: HttpRequest, etag: str, stamp: int | None, response: HttpResponse | None
+) -> HttpResponse | None:
+    """304 where the asker has it already, else `response`.
+
+    If-Match and If-Unmodified-Since are of no concern to what is only read: the answer to them
+    would be an error, 412, with which nobody is served.
+    """
+    for name in ("HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE"):
+        request.META.pop(name, None)
+    found: HttpResponse | None = get_conditional_response(request, etag, stamp, response)
+    return found
+
+
 def answer(
     request: HttpRequest,
     render: Callable[[], HttpResponse],
@@ -48,8 +63,6 @@ def answer(
         changed: when that state last changed, for those who ask by date.
     """
     response = render() if state is None else None
-    if response is not None and response.status_code != 200:
-        return response
     parts = [_CODE, settings.SITE_URL, settings.SITE_NAME, request.get_full_path()]
     told = repr([*parts, *(state or [])]).encode()
     digest = hashlib.blake2b(told, digest_size=16)
@@ -58,7 +71,9 @@ def answer(
     # Weak: a proxy may compress it.
     etag = f'W/"{digest.hexdigest()}"'
     stamp = int(changed.timestamp()) if changed else None
-    response = get_conditional_response(request, etag, stamp, response) or render()
+    response = known_or(request, etag, stamp, response) or render()
+    if response.status_code not in (HTTPStatus.OK, HTTPStatus.NOT_MODIFIED):
+        return response
     response["ETag"] = etag
     if stamp:
         response["Last-Modified"] = http_date(stamp)

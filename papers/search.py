@@ -80,11 +80,13 @@ EVERYTHING = Filters()
 class Results:
     """papers: of this page, the best first. direct: the one that the query names by identifier.
 
-    corrected: the query as it was understood, "" if as typed. more: there is a further page.
+    withdrawn: as direct, but its source withdrew it, so it is not found. corrected: the query as
+    it was understood, "" if as typed. more: there is a further page.
     """
 
     papers: list[Paper]
     direct: Paper | None = None
+    withdrawn: Paper | None = None
     corrected: str = ""
     more: bool = False
 
@@ -126,7 +128,9 @@ def search(
     with in_time():
         identifier = _identifier(text)
         if identifier is not None:
-            named = Paper.objects.filter(withdrawn_on=None, **identifier).first()
+            named = Paper.objects.filter(**identifier).first()
+            if named is not None and named.withdrawn_on:
+                return Results([], withdrawn=named)
             return Results([named] if named else [], direct=named)
         asked = understand(text)
         where = _where(asked.required, filters)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import re
 import statistics
 import time
 from datetime import timedelta
@@ -42,20 +43,26 @@ def main() -> None:
 def report(paths: dict[str, str]) -> None:
     from config.wsgi import application
 
-    static = settings.BASE_DIR / "config" / "static"
-    rest = [(static / name).read_bytes() for name in ("paperround.css", "favicon.svg")]
     print(  # noqa: T201
         f"Pages: {A_DAY} papers a day of {ARCHIVE:,}; medians of {RUNS}; "
-        f"style and icon are {kilobytes(rest)} more, {kilobytes(map(gzip.compress, rest))} packed"
+        "bytes of a page and, in brackets, with the styles and the icon that it loads"
     )
     bare = 0.0
     for name, path in paths.items():
         milliseconds, body, packed = measure(application, path)
         bare = bare or milliseconds
+        rest = loaded(body)
         print(  # noqa: T201
             f"  {name:22} {milliseconds:6.1f} ms {milliseconds / bare:6.1f} of the first   "
-            f"{kilobytes([body])} plain, {kilobytes([packed])} sent"
+            f"{kilobytes([body])} ({kilobytes([body, *rest])}) plain, "
+            f"{kilobytes([packed])} ({kilobytes([packed, *map(gzip.compress, rest)])}) sent"
         )
+
+
+def loaded(body: bytes) -> list[bytes]:
+    static = settings.BASE_DIR / "config" / "static"
+    names = re.findall(r'(?:href|src)="/static/([^"]+)"', body.decode())
+    return [(static / name).read_bytes() for name in sorted(set(names))]
 
 
 def kilobytes(parts: Any) -> str:

@@ -204,6 +204,14 @@ def test_who_has_the_newest_gets_it_not_again() -> None:
     assert changed.status_code == 200
 
 
+def test_conditions_for_writing_are_not_those_of_a_reader() -> None:
+    alice = make_subscriber()
+    make_delivery(alice, make_paper())
+    old = "Mon, 01 Jan 2001 00:00:00 GMT"
+    for headers in ({"If-Match": '"x"'}, {"If-Unmodified-Since": old}):
+        assert get(alice, **headers).status_code == 200
+
+
 def test_a_new_address_ends_the_old_one(client: Client) -> None:
     alice = make_subscriber()
     old = path_of(alice)

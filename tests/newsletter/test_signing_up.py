@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import time_machine
 from django.core.mail import EmailMessage
+from django.core.mail.backends.base import BaseEmailBackend
 from django.db import IntegrityError, connection, transaction
 from django.http import HttpResponse
 from django.test import Client
@@ -263,9 +265,30 @@ def test_another_mailbox_is_not_kept_waiting(mailoutbox: list[EmailMessage]) -> 
     assert send_answers() == 3
 
 
+def test_one_kind_of_mail_keeps_a_worker_no_longer_than_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(subscriptions, "TURN", 0.1)
+    claimed: list[datetime] = []
+    sent: list[int] = []
+
+    def claim(now: datetime) -> list[int] | None:
+        time.sleep(0.01)
+        claimed.append(now)
+        return [] if len(claimed) % 2 else [len(claimed)]
+
+    def send(number: int, server: BaseEmailBackend) -> bool:
+        assert len(sent) < 50, "it does not end"
+        sent.append(number)
+        return True
+
+    assert subscriptions.send_each(claim, send, "mails") == len(sent) > 0
+    assert len(sent) == len(claimed) // 2, "nothing that is claimed stays behind"
+
+
 def test_who_clicks_twice_while_the_answer_is_on_its_way_gets_one() -> None:
     sign_up()
-    assert subscriptions._claim_answer(timezone.now()) == the()
+    assert subscriptions._claim_answer(timezone.now()) == [the()]
     sign_up()
     assert subscriptions._claim_answer(timezone.now()) is None
 
@@ -282,12 +305,12 @@ def test_two_workers_never_answer_two_spellings_of_a_mailbox() -> None:
 
     other = threading.Thread(target=work)
     with transaction.atomic():  # a worker that has claimed, and not committed yet
-        assert subscriptions._claim_answer(timezone.now()) is not None
+        assert subscriptions._claim_answer(timezone.now())
         other.start()
         other.join(timeout=0.3)
         assert other.is_alive(), "it waits to see what the first has claimed"
     other.join()
-    assert claimed == [None]
+    assert claimed == [[]]
 
 
 # --- What goes wrong on the way -------------------------------------------------------------------
@@ -308,7 +331,7 @@ def test_an_answer_that_a_crash_interrupted_is_sent_after_its_lease(
     mailoutbox: list[EmailMessage],
 ) -> None:
     sign_up()
-    assert subscriptions._claim_answer(timezone.now()) is not None
+    assert subscriptions._claim_answer(timezone.now())
     assert send_answers() == 0
     with after(ANSWER_LEASE + timedelta(minutes=1)):
         assert send_answers() == 1

@@ -369,6 +369,22 @@ def test_what_has_not_changed_is_not_sent_again(client: Client) -> None:
     assert place["paper"]["title"] == "B"
 
 
+def test_conditions_for_writing_are_not_those_of_a_reader(client: Client) -> None:
+    make_paper()
+    for path in ("/papers", "/openapi.json", "/papers?x=1"):
+        plain = ask(client, V1 + path)
+        for headers in (
+            {"If-Match": '"x"'},
+            {"If-Unmodified-Since": "Mon, 01 Jan 2001 00:00:00 GMT"},
+            {"If-Match": '"x"', "If-None-Match": '"x"'},
+        ):
+            answer = ask(client, V1 + path, **headers)
+            assert (answer.status_code, answer.content) == (plain.status_code, plain.content)
+            assert answer.headers == plain.headers
+    known = {"If-Match": '"x"', "If-None-Match": ask(client, f"{V1}/papers")["ETag"]}
+    assert ask(client, f"{V1}/papers", **known).status_code == 304
+
+
 def test_a_day_that_is_over_may_be_kept_longer(client: Client) -> None:
     for back, age in [(0, 300), (1, 300), (2, 3600)]:
         day = TODAY - timedelta(days=back)

@@ -295,6 +295,19 @@ def test_what_has_not_changed_is_not_sent_again(
 
 
 @pytest.mark.parametrize("path", ["/feeds/papers.atom", DAY_FEED, CATEGORY_FEED])
+@pytest.mark.parametrize(
+    "headers", [{"If-Match": '"x"'}, {"If-Unmodified-Since": "Mon, 01 Jan 2001 00:00:00 GMT"}]
+)
+def test_conditions_for_writing_are_not_those_of_a_reader(
+    client: Client, path: str, headers: dict[str, str]
+) -> None:
+    make_frozen_edition(make_paper(categories=["cs.LG"]), day=TODAY)
+    answer, plain = get(client, path, **headers), get(client, path)
+    assert answer.status_code == 200
+    assert (answer.content, answer.headers) == (plain.content, plain.headers)
+
+
+@pytest.mark.parametrize("path", ["/feeds/papers.atom", DAY_FEED, CATEGORY_FEED])
 def test_a_feed_changes_when_an_editor_hides_its_last_paper(client: Client, path: str) -> None:
     edition = make_frozen_edition(make_paper(categories=["cs.LG"]), day=TODAY)
     first = get(client, path)

@@ -31,7 +31,7 @@ def page(client: Client, query: str = "") -> str:
 
 
 def headings(body: str) -> list[str]:
-    return re.findall(r'<article class="card">.*?<h2><a [^>]*>([^<]*)</a></h2>', body, re.S)
+    return re.findall(r"<article>.*?<h2><a [^>]*>([^<]*)</a></h2>", body, re.S)
 
 
 def test_before_anything_is_asked_there_is_only_the_box(client: Client) -> None:
@@ -84,6 +84,17 @@ def test_an_identifier_leads_to_the_papers_page(client: Client) -> None:
     response = client.get("/search?q=arXiv:2505.24864v2")
     assert response.status_code == 302
     assert response["Location"] == paper.get_absolute_url()
+
+
+def test_the_identifier_of_a_withdrawn_paper_leads_to_what_is_known_of_it(client: Client) -> None:
+    today = timezone.now().date()
+    paper = make_paper("Kites fly", arxiv_id="2611.00001", doi="10.1000/182", withdrawn_on=today)
+    for query in ("2611.00001", "10.1000/182", paper.get_absolute_url()):
+        body = page(client, f"?q={query}")
+        assert "Its source withdrew this paper on" in body
+        assert f'<a href="{paper.get_absolute_url()}">Kites fly</a>' in body
+        assert "may not be known here" not in body
+        assert headings(body) == []
 
 
 def test_pages_lead_to_one_another_with_the_question(client: Client) -> None:
