@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from copy import copy
 from datetime import date
 from typing import Any, TypeVar
@@ -50,6 +50,7 @@ from papers.models import (
     Source,
     SourceRecord,
 )
+from papers.sources.identifiers import normalise_arxiv_id, normalise_doi
 from papers.views import day_context
 
 M = TypeVar("M", bound=Model)
@@ -144,13 +145,30 @@ class SourceRecordInline(NoHandWriting, admin.TabularInline[SourceRecord, Paper]
     extra = 0
 
 
+class PaperForm(MeanwhileForm[Paper]):
+    def clean_arxiv_id(self) -> str | None:
+        return _normalised(self.cleaned_data["arxiv_id"], normalise_arxiv_id)
+
+    def clean_doi(self) -> str | None:
+        return _normalised(self.cleaned_data["doi"], normalise_doi)
+
+
+def _normalised(typed: str | None, normalise: Callable[[str], str]) -> str | None:
+    try:
+        return normalise(typed) if typed else None
+    except ValueError as error:
+        raise ValidationError(f"{error}: type one, or its address, or nothing.") from None
+
+
 @admin.register(Paper)
 class PaperAdmin(admin.ModelAdmin[Paper]):
-    form = MeanwhileForm[Paper]
+    form = PaperForm
     list_display = ("title", "arxiv_id", "listing_day", "sources")
     list_filter = ("listing_day",)
     search_fields = ("title", "arxiv_id", "doi", "abstract")
     date_hierarchy = "listing_day"
+    # What comes of the sources, and no curator's word replaces.
+    readonly_fields = ("summary_source", "sources", "versions")
     inlines = (SourceRecordInline, SignalInline)
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
@@ -158,6 +176,8 @@ class PaperAdmin(admin.ModelAdmin[Paper]):
             options |= {"delimiter": "\n", "widget": forms.Textarea(attrs={"rows": 3})}
         if isinstance(db_field, URLField):
             options["assume_scheme"] = "https"
+        if db_field.name in ingest.IDENTIFIERS:  # an address is longer than what it is for
+            options["max_length"] = 1000
         return super().formfield_for_dbfield(db_field, request, **options)
 
     def save_model(
@@ -169,6 +189,7 @@ class PaperAdmin(admin.ModelAdmin[Paper]):
         ]
         by = request.user.get_username()
         if not change:
+            obj.sources = [Source.CURATOR.value]
             super().save_model(request, obj, form, change)
         else:
             editions.correct(obj, changed, by=by)

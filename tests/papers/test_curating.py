@@ -1009,3 +1009,103 @@ def test_a_corrected_paper_is_in_the_logs_of_the_editions_that_show_it(curator: 
         (TODAY - timedelta(days=2), "carol: Corrected “Atention”: title, licence.")
     ]
     assert all(edition.changed_at > was[edition.day] for edition in Edition.objects.all())
+
+
+def test_what_comes_of_the_sources_is_read_and_not_written_by_hand(curator: Client) -> None:
+    versions = [{"number": 1, "on": "2026-11-19"}]
+    paper = make_paper(sources=["arxiv"], versions=versions, summary="S", summary_source="arxiv")
+    url = f"/admin/papers/paper/{paper.pk}/change/"
+    form = form_of(curator.get(url).content.decode())
+    assert not {"versions", "sources", "summary_source"} & set(form)
+    slips = {"versions": '["v1"]', "sources": "x", "summary_source": "file", "comment": "12 pages"}
+    assert curator.post(url, form | slips).status_code == 302
+    paper.refresh_from_db()
+    assert (paper.versions, paper.sources, paper.comment) == (versions, ["arxiv"], "12 pages")
+    assert paper.summary_source == "arxiv"
+    assert curator.post(url, form | {"summary": "Ours."}).status_code == 302
+    paper.refresh_from_db()
+    assert (paper.summary, paper.summary_source) == ("Ours.", "curator")
+
+
+def public_pages(paper: Paper) -> list[str]:
+    edition = make_frozen_edition(paper)
+    lists = [
+        f"/papers/{edition.day}", "/", "/search?q=kites", "/categories/", "/feeds/papers.atom",
+        f"/feeds/papers/{edition.day}.atom",
+    ]  # fmt: skip
+    api = [f"days/{edition.day}", "papers", f"papers/{paper.uuid}", "search?q=kites", "categories"]
+    admin = [f"/admin/papers/paper/{paper.pk}/change/", f"{DAY}/log/"]
+    admin.append(f"{LIST}?edition__id__exact={edition.pk}")
+    return [paper.get_absolute_url(), *lists, *(f"/api/v1/{page}" for page in api), *admin]
+
+
+ODD = [
+    "/", "//x", "../..", ".", "%2f", "?q=1", "#", "{", "é" * 3000, "a\u2028b", "a\x0bb", "\x7f",
+    "\ufeff", '"', "'", "<script>", "javascript:alert(1)", "[]", "1" * 40,
+]  # fmt: skip
+FREE = (
+    "title", "abstract", "authors", "keywords", "categories", "summary", "comment", "journal_ref",
+    "organisation", "submitter", "licence",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *({name: odd[:255] if name in FREE[-3:] else odd for name in FREE} for odd in ODD),
+        *(dict.fromkeys(FREE[2:5], f"A\n{odd}\nB") for odd in ODD),
+        {"listing_day": "0001-01-01", "published_on": "0001-01-01", "withdrawn_on": "0001-01-01"},
+        {"listing_day": "9999-12-31", "published_on": "9999-12-31", "withdrawn_on": "9999-12-31"},
+    ],
+)
+def test_nothing_typed_into_a_papers_form_breaks_a_page(
+    admin_client: Client, typed: dict[str, str]
+) -> None:
+    paper = make_paper("Kites")
+    pages = public_pages(paper)
+    url = f"/admin/papers/paper/{paper.pk}/change/"
+    form = form_of(admin_client.get(url).content.decode())
+    if "title" in typed:
+        typed = typed | {"title": f"Kites {typed['title']}"}
+    assert admin_client.post(url, form | typed).status_code == 302
+    assert {admin_client.get(page).status_code for page in pages} <= {200, 404}
+    if {"withdrawn_on", "title"} & set(typed) == {"title"}:
+        assert admin_client.get(paper.get_absolute_url()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ({"arxiv_id": "arXiv:2611.00001v2"}, ("2611.00001", None)),
+        ({"arxiv_id": " https://arxiv.org/abs/2611.00001v12 "}, ("2611.00001", None)),
+        ({"doi": "https://doi.org/10.1000/ABC"}, (None, "10.1000/abc")),
+        ({"arxiv_id": "", "doi": ""}, (None, None)),
+    ],
+)
+def test_an_identifier_is_kept_as_the_sources_spell_it(
+    admin_client: Client, typed: dict[str, str], kept: tuple[str | None, str | None]
+) -> None:
+    add = "/admin/papers/paper/add/"
+    new = {"title": "Kites", "authors": "Ada Alvarez", "listing_day": str(TODAY)}
+    form = form_of(admin_client.get(add).content.decode())
+    assert admin_client.post(add, form | new | typed).status_code == 302
+    paper = Paper.objects.get()
+    assert (paper.arxiv_id, paper.doi) == kept
+    assert (paper.sources, paper.title_key) == (["curator"], "kites")
+    if any(kept):
+        record = PaperRecord("arxiv", "Others", arxiv_id=kept[0] or "", doi=kept[1] or "")
+        ingest.write([record], timezone.now(), ingest.Summary())
+        assert Paper.objects.get() == paper
+
+
+def test_what_is_no_identifier_or_anothers_is_told_beside_it(admin_client: Client) -> None:
+    make_paper("Other", arxiv_id="2611.00001")
+    add = "/admin/papers/paper/add/"
+    new = form_of(admin_client.get(add).content.decode())
+    new |= {"title": "Kites", "listing_day": str(TODAY)}
+    shown = body(admin_client.post(add, new | {"arxiv_id": "2611", "doi": "abc"}))
+    assert "“2611” is not an arXiv id such as 2505.24864" in shown
+    assert "“abc” is not a DOI such as 10.1000/182" in shown
+    shown = body(admin_client.post(add, new | {"arxiv_id": "arXiv:2611.00001v2"}))
+    assert "Paper with this ArXiv id already exists." in shown
+    assert Paper.objects.count() == 1
