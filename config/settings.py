@@ -214,6 +214,8 @@ SECURE_SSL_REDIRECT = SECURE
 SECURE_REDIRECT_EXEMPT = [r"^unsubscribe/"]
 if env.bool("BEHIND_TLS_PROXY", default=False):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+# The admin's list of an edition: up to 190 rows of eight fields, each with what it showed.
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 2_000
 SILENCED_SYSTEM_CHECKS = [
     "security.W005",  # HSTS for subdomains is the domain owner's decision: a setting
     "security.W021",  # and so is the preload list, which is hard to leave

@@ -10,7 +10,7 @@ from django.contrib.admin.helpers import ActionForm
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied, ValidationError
 from django.db.models import F, QuerySet
-from django.forms import CharField, ModelForm
+from django.forms import BaseInlineFormSet, CharField, ModelForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
@@ -32,14 +32,26 @@ from newsletter.models import (
     Subscriber,
     Suppression,
 )
-from papers.admin import NoHandWriting
+from papers.admin import MeanwhileForm, NoHandWriting
 from papers.editions import CurationError
 
 SHOWN = 20  # of the subscribers that an action is asked about
 
 
+class InterestFormSet(BaseInlineFormSet[Interest, Subscriber, ModelForm[Interest]]):
+    def clean(self) -> None:
+        super().clean()
+        if any(form.instance.pk is None for form in self.initial_forms):
+            raise ValidationError(
+                "The reader has taken a subject of these away meanwhile. Nothing is saved: open "
+                "this page anew."
+            )
+
+
 class InterestInline(admin.TabularInline[Interest, Subscriber]):
     model = Interest
+    form = MeanwhileForm[Interest]
+    formset = InterestFormSet
     fields = ("name", "words", "categories", "authors", "example_ids")
     extra = 0
 
@@ -48,6 +60,7 @@ class InterestInline(admin.TabularInline[Interest, Subscriber]):
 class SubscriberAdmin(admin.ModelAdmin[Subscriber]):
     """Settings may be mended by hand; consent may not: it comes by the double opt-in alone."""
 
+    form = MeanwhileForm[Subscriber]
     list_display = ("address", "state", "when", "next_send_at", "created_at")
     list_filter = ("state",)
     search_fields = ("address__iexact", "name")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from copy import copy
 from datetime import date
-from typing import Any
+from typing import Any, TypeVar
 
 from django import forms
 from django.contrib import admin, messages
@@ -17,6 +19,7 @@ from django.db.models import (
     F,
     Func,
     IntegerField,
+    Model,
     OrderBy,
     QuerySet,
     TextField,
@@ -31,6 +34,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
+from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join
 from django.views.decorators.http import require_POST
 
@@ -46,7 +50,10 @@ from papers.models import (
     Source,
     SourceRecord,
 )
+from papers.sources.identifiers import normalise_arxiv_id, normalise_doi
 from papers.views import day_context
+
+M = TypeVar("M", bound=Model)
 
 MOST_RECORDS = 500  # of an edition's log, on one page
 MOST_VALUES = 20  # of a filter, the most frequent ones
@@ -66,6 +73,68 @@ class NoHandWriting:
         return False
 
 
+class MeanwhileForm(ModelForm[M]):
+    """A form of a row that others change as well, between its being shown and its being saved.
+
+    What each field showed comes back with it. A field that was left as shown is left as the row
+    has it by now. One that was changed here and elsewhere is told and not saved; it stays as it was
+    typed, and saving once more puts it in place of the other.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.overtaken: list[str] = []
+        for field in self.fields.values():
+            field.show_hidden_initial = True
+        if self.is_bound and self.instance.pk is not None:
+            for name in self.fields:
+                self._catch_up(name)
+
+    def _catch_up(self, name: str) -> None:
+        bound, field = self[name], self.fields[name]
+        now = field.prepare_value(bound.initial)
+        try:
+            shown = field.to_python(_lines(self.data.get(bound.html_initial_name)))
+            stands = field.to_python(_lines(now))
+        except ValidationError:
+            return  # no browser sends that; it counts as changed
+        if shown == stands:
+            return
+        typed = _lines(bound.data)
+        data: Any = copy(self.data)
+        self.data = data
+        data[bound.html_initial_name] = now
+        if not field.has_changed(shown, typed):
+            data[bound.html_name] = now
+        elif field.has_changed(stands, typed):
+            self.overtaken.append(name)
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        for name in self.overtaken:
+            by = self.changed_by(name)
+            words = self.words_of(name)
+            self.add_error(
+                name,
+                f"Changed meanwhile{f' by {by}' if by else ''}: it is {words} now. Yours is not "
+                "saved; save once more to put it in place of that.",
+            )
+        return cleaned
+
+    def changed_by(self, name: str) -> str:
+        """Who changed that field last, "" where nobody knows."""
+        return ""
+
+    def words_of(self, name: str) -> str:
+        value = self.fields[name].prepare_value(self[name].initial)
+        return "empty" if value in (None, "") else f"“{value}”"
+
+
+def _lines(value: Any) -> Any:
+    """As a browser sends it, a line ends otherwise than in the row."""
+    return value.replace("\r\n", "\n") if isinstance(value, str) else value
+
+
 class SignalInline(NoHandWriting, admin.TabularInline[Signal, Paper]):
     model = Signal
     extra = 0
@@ -76,12 +145,30 @@ class SourceRecordInline(NoHandWriting, admin.TabularInline[SourceRecord, Paper]
     extra = 0
 
 
+class PaperForm(MeanwhileForm[Paper]):
+    def clean_arxiv_id(self) -> str | None:
+        return _normalised(self.cleaned_data["arxiv_id"], normalise_arxiv_id)
+
+    def clean_doi(self) -> str | None:
+        return _normalised(self.cleaned_data["doi"], normalise_doi)
+
+
+def _normalised(typed: str | None, normalise: Callable[[str], str]) -> str | None:
+    try:
+        return normalise(typed) if typed else None
+    except ValueError as error:
+        raise ValidationError(f"{error}: type one, or its address, or nothing.") from None
+
+
 @admin.register(Paper)
 class PaperAdmin(admin.ModelAdmin[Paper]):
+    form = PaperForm
     list_display = ("title", "arxiv_id", "listing_day", "sources")
     list_filter = ("listing_day",)
     search_fields = ("title", "arxiv_id", "doi", "abstract")
     date_hierarchy = "listing_day"
+    # What comes of the sources, and no curator's word replaces.
+    readonly_fields = ("summary_source", "sources", "versions")
     inlines = (SourceRecordInline, SignalInline)
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
@@ -89,22 +176,24 @@ class PaperAdmin(admin.ModelAdmin[Paper]):
             options |= {"delimiter": "\n", "widget": forms.Textarea(attrs={"rows": 3})}
         if isinstance(db_field, URLField):
             options["assume_scheme"] = "https"
+        if db_field.name in ingest.IDENTIFIERS:  # an address is longer than what it is for
+            options["max_length"] = 1000
         return super().formfield_for_dbfield(db_field, request, **options)
 
     def save_model(
         self, request: HttpRequest, obj: Paper, form: ModelForm[Paper], change: bool
     ) -> None:
-        was = Paper.objects.filter(pk=obj.pk).first()
-        super().save_model(request, obj, form, change)
-        # A form calls some fields changed that are as they were.
+        # A form calls some fields changed that are as they were, spelled otherwise.
         changed = [
-            name
-            for name in form.changed_data
-            if was is None or getattr(was, name) != getattr(obj, name)
+            name for name in form.changed_data if form.cleaned_data[name] != form.initial.get(name)
         ]
+        by = request.user.get_username()
+        if not change:
+            obj.sources = [Source.CURATOR.value]
+            super().save_model(request, obj, form, change)
+        else:
+            editions.correct(obj, changed, by=by)
         ingest.keep_word(obj, changed, timezone.now())
-        for edition in obj.editions.all():
-            editions.touch(edition)
 
 
 class AddPaperForm(forms.Form):
@@ -349,11 +438,37 @@ def _list_of(edition: Edition) -> str:
     return f"{url}?edition__id__exact={edition.pk}"
 
 
-class CandidateFormSet(BaseModelFormSet[EditionPaper, ModelForm[EditionPaper]]):
+class CandidateForm(MeanwhileForm[EditionPaper]):
+    def changed_by(self, name: str) -> str:
+        return editions.changed_by(self.instance, name)
+
+    def words_of(self, name: str) -> str:
+        if name == "curation":
+            return editions.in_words(self[name].initial)
+        return super().words_of(name)
+
+
+class CandidateFormSet(BaseModelFormSet[EditionPaper, CandidateForm]):
     """The rows of a list that are saved at once: each by itself could be the last pin."""
+
+    @cached_property
+    def forms(self) -> list[CandidateForm]:
+        """Without the rows that have left the list since it was shown."""
+        forms: list[CandidateForm] = super().forms
+        self.gone = [form for form in forms if form.instance.pk is None]
+        return [form for form in forms if form.instance.pk is not None]
 
     def clean(self) -> None:
         super().clean()
+        for form in self.gone:
+            if set(form.changed_data) - {"id"}:
+                note = form["note"].data
+                raise ValidationError(
+                    "A paper that you changed has left this list meanwhile: another edition "
+                    "carries it, or its source took it back. "
+                    + (f"You had noted at it: “{note}”. " if note else "")
+                    + "Save once more to save the rest."
+                )
         if any(self.errors):
             return
         pins = Counter(
@@ -415,14 +530,14 @@ class SourceFilter(OfPapers):
 class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
     """The list of an edition: search, pin, hide, order, note."""
 
+    form = CandidateForm
     list_display = (
         "paper_title", "trend_in_words", "upvotes", "curation", "position", "note",
     )  # fmt: skip
     list_display_links = None
     list_editable = ("curation", "position", "note")
     list_filter = ("curation", CategoryFilter, SourceFilter)
-    list_select_related = ("paper", "edition")
-    # Of each row five fields are posted at most, and Django reads no more than 1,000 of one form.
+    # Of each row eight fields are posted, and DATA_UPLOAD_MAX_NUMBER_FIELDS of them are read.
     list_per_page = 100
     list_max_show_all = 190
     show_full_result_count = False
@@ -457,7 +572,8 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[EditionPaper]:
         votes = Cast(KT("trend_terms__upvotes__count"), IntegerField())
-        return super().get_queryset(request).annotate(votes=votes)
+        rows = super().get_queryset(request).select_related("paper", "edition")
+        return rows.annotate(votes=votes)
 
     def get_ordering(self, request: HttpRequest) -> list[Any]:
         """As on the page: the pinned first, and here the hidden last."""
@@ -495,7 +611,12 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
         if request.method != "POST":
             return super().changelist_view(request, context)
         with editions.alone():  # from the check of all rows to the saving of the last
-            return super().changelist_view(request, context)
+            response = super().changelist_view(request, context)
+        refused = getattr(response, "context_data", None)
+        if refused and (formset := refused["cl"].formset) is not None:
+            # The rows may stand in another order by now, and each has its own form.
+            refused["cl"].result_list = [form.instance for form in formset.forms]
+        return response
 
     def changeform_view(self, request: HttpRequest, *args: Any, **options: Any) -> Any:
         if request.method != "POST":
@@ -513,8 +634,11 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
     def get_changelist_formset(self, request: HttpRequest, **options: Any) -> Any:
         return super().get_changelist_formset(request, formset=CandidateFormSet, **options)
 
+    def get_changelist_form(self, request: HttpRequest, **options: Any) -> Any:
+        return super().get_changelist_form(request, form=CandidateForm, **options)
+
     def save_model(self, request: HttpRequest, obj: EditionPaper, form: Any, change: bool) -> None:
-        editions.revise(obj, by=request.user.get_username())
+        editions.revise(obj, form.changed_data, by=request.user.get_username())
 
     @admin.display(description="Title", ordering="paper__title")
     def paper_title(self, row: EditionPaper) -> str:
@@ -560,12 +684,15 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
     def _curate(
         self, request: HttpRequest, rows: QuerySet[EditionPaper], curation: EditionPaper.Curation
     ) -> None:
-        asked = list(rows.select_related("edition", "paper"))
+        asked = list(rows)
         was = {row.pk: row.curation for row in asked}
+        shown = _shown(request)
+        for row in asked:
+            row.curation = shown.get(row.pk, row.curation)
         refused = editions.curate_all(asked, curation, by=request.user.get_username())
         done = [row for row in asked if row.curation == curation]
         changed = [row for row in done if was[row.pk] != curation]
-        word = curation.label.lower() if curation else "neither pinned nor hidden"
+        word = editions.in_words(curation)
         if changed:
             messages.success(request, f"{_count(len(changed))} {word} now.")
         if len(done) > len(changed):
@@ -578,6 +705,17 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
             if len(titles) > MOST_TOLD:
                 told += f" and {len(titles) - MOST_TOLD} more"
             messages.error(request, f"Not {word}: {told}. {why}")
+
+
+def _shown(request: HttpRequest) -> dict[int, str]:
+    """The curation of each row as it stood on the page that `request` comes from."""
+    post = request.POST
+    rows = [key.removesuffix("-id") for key in post if re.fullmatch(r"form-\d+-id", key)]
+    return {
+        int(post[f"{row}-id"]): post[f"initial-{row}-curation"]
+        for row in rows
+        if f"initial-{row}-curation" in post and _is_key(post[f"{row}-id"])
+    }
 
 
 def _count(papers: int) -> str:

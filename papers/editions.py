@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time as clock
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -28,6 +28,13 @@ log = logging.getLogger(__name__)
 MOST_ADDED = 100  # identifiers at a time
 ASKING_SECONDS = 10.0  # of a page: one more answer of arXiv may take as long again
 MOST_NAMED = 120  # characters of a title in a record
+
+# How the records of a candidate begin, by what was changed.
+BEGINNINGS = {
+    "curation": ("Pinned", "Hid", "Took back the pin of", "Showed again"),
+    "position": ("Placed", "Took its place from"),
+    "note": ("Noted at", "Took the note away from"),
+}
 
 FIRST_DAY = date(1990, 1, 1)  # before the first e-print: an earlier day is a slip of the pen
 
@@ -124,7 +131,10 @@ def _papers(count: int) -> str:
 
 
 def _named(candidate: EditionPaper) -> str:
-    title = candidate.paper.title
+    return _quoted(candidate.paper.title)
+
+
+def _quoted(title: str) -> str:
     return f"“{title if len(title) <= MOST_NAMED else title[:MOST_NAMED] + '…'}”"
 
 
@@ -309,7 +319,10 @@ def curate(candidate: EditionPaper, curation: EditionPaper.Curation, *, by: str 
 def curate_all(
     candidates: Iterable[EditionPaper], curation: EditionPaper.Curation, *, by: str = ""
 ) -> list[Refusal]:
-    """Pin, hide or release several, those that can be; returns the others."""
+    """Pin, hide or release several, those that can be; returns the others.
+
+    A candidate that is no more as it is given here was changed by somebody else: it stays so.
+    """
     refused = []
     with transaction.atomic():
         # As they are now, and their editions until the end of the transaction.
@@ -330,6 +343,17 @@ def curate_all(
             if was.get(row.pk, curation) == curation:
                 row.curation = was.get(row.pk, row.curation)  # another may have done it just now
                 continue
+            if was[row.pk] != row.curation:
+                by_whom = changed_by(row, "curation")
+                refused.append(
+                    Refusal(
+                        row.paper.title,
+                        f"Changed meanwhile{f' by {by_whom}' if by_whom else ''}: it is "
+                        f"{in_words(was[row.pk])} now. Do it once more to overrule that.",
+                    )
+                )
+                row.curation = was[row.pk]
+                continue
             if curation == pinned:
                 if why := edition.why_no_pins(pins[edition.pk]):
                     refused.append(Refusal(row.paper.title, why))
@@ -348,6 +372,10 @@ def curate_all(
     return refused
 
 
+def in_words(curation: str) -> str:
+    return curation or "neither pinned nor hidden"
+
+
 def _curated(was: str, now: str, candidate: EditionPaper) -> str:
     if now == EditionPaper.Curation.NONE:
         begun = "Took back the pin of" if was == EditionPaper.Curation.PINNED else "Showed again"
@@ -356,21 +384,56 @@ def _curated(was: str, now: str, candidate: EditionPaper) -> str:
     return f"{begun} {_named(candidate)}."
 
 
-def revise(candidate: EditionPaper, *, by: str = "") -> None:
+def revise(candidate: EditionPaper, changed: Collection[str], *, by: str = "") -> None:
     """Save what a form, which has checked it, has changed of a candidate: within `alone`."""
     touch(candidate.edition)  # first: the freeze, too, locks the edition before its papers
     was = EditionPaper.objects.get(pk=candidate.pk)
-    candidate.save(update_fields=["curation", "position", "note"])
-    if candidate.curation != was.curation:
+    candidate.save(update_fields=changed)
+    if "curation" in changed and candidate.curation != was.curation:
         record(candidate.edition, _curated(was.curation, candidate.curation, candidate), by)
-    if candidate.position != was.position:
+    if "position" in changed and candidate.position != was.position:
         gone = candidate.position is None
         done = "Took its place from {}." if gone else f"Placed {{}} at {candidate.position}."
         record(candidate.edition, done.format(_named(candidate)), by)
-    if candidate.note != was.note:
+    if "note" in changed and candidate.note != was.note:
         said = f"{_named(candidate)}: {candidate.note}" if candidate.note else _named(candidate)
         begun = "Noted at" if candidate.note else "Took the note away from"
         record(candidate.edition, f"{begun} {said}", by)
+
+
+def changed_by(candidate: EditionPaper, field: str) -> str:
+    """Who changed its curation, position or note last, by the log; "" where the log has nothing."""
+    begun = [f"{beginning} {_named(candidate)}" for beginning in BEGINNINGS[field]]
+    either = Q(*(("what__startswith", words) for words in begun), _connector=Q.OR)
+    last = candidate.edition.curation_records.filter(either).first()
+    return last.by if last else ""
+
+
+def correct(paper: Paper, changed: Sequence[str], *, by: str) -> None:
+    """Save what a curator's form has changed of a paper, and say so where the paper is shown."""
+    if not changed:
+        return
+    now = timezone.now()
+    with transaction.atomic():
+        carrying = Edition.objects.filter(candidates__paper=paper)
+        for edition in carrying.order_by("day"):
+            touch(edition)  # first, as in revise
+        was = Paper.objects.get(pk=paper.pk)
+        saved = {*changed, "updated_at"}
+        if "title" in changed:
+            saved.add("title_key")
+        if "summary" in changed:
+            paper.summary_source = Source.CURATOR
+            saved.add("summary_source")
+        paper.save(update_fields=saved)
+        names = ", ".join(name.replace("_", " ") for name in changed)
+        hidden = EditionPaper.Curation.HIDDEN
+        CurationRecord.objects.bulk_create(
+            CurationRecord(
+                edition=row.edition, at=now, by=by, what=f"Corrected {_quoted(was.title)}: {names}."
+            )
+            for row in paper.candidacies.exclude(curation=hidden).select_related("edition")
+        )
 
 
 def touch(edition: Edition) -> None:

@@ -29,6 +29,7 @@ from newsletter.models import (
 from newsletter.roles import GROUPS
 from papers import editions
 from papers.models import Edition, EditionPaper, Harvest, Paper
+from tests.admin_forms import form_of
 from tests.factories import (
     MORNING,
     TODAY,
@@ -329,7 +330,7 @@ def test_an_operator_finds_a_suppression_by_its_address() -> None:
 
 def test_an_operator_mends_a_readers_settings_but_not_their_consent() -> None:
     subscriber = make_subscriber(state=Subscriber.State.UNSUBSCRIBED)
-    form = {
+    form: dict[str, object] = {
         "name": "Alice", "time_zone": "Europe/Berlin", "send_hour": 8,
         "send_minute": 30, "send_days": "weekdays", "papers_per_mail": 5,
         "state": "active", "address": "mallory@example.org",
@@ -339,7 +340,9 @@ def test_an_operator_mends_a_readers_settings_but_not_their_consent() -> None:
         "popularity": 40, "muted_terms": "survey,benchmark", "_save": "Save",
     }  # fmt: skip
     url = f"/admin/newsletter/subscriber/{subscriber.pk}/change/"
-    assert client_of("operators").post(url, form).status_code == 302
+    client = client_of("operators")
+    shown = form_of(client.get(url).content.decode())
+    assert client.post(url, shown | form).status_code == 302
     subscriber.refresh_from_db()
     assert (subscriber.name, subscriber.time_zone) == ("Alice", "Europe/Berlin")
     assert (subscriber.state, subscriber.address) == ("unsubscribed", "alice@example.org")
@@ -347,3 +350,45 @@ def test_an_operator_mends_a_readers_settings_but_not_their_consent() -> None:
     interest = subscriber.interests.get()
     assert interest.categories == ["cs.LG", "stat.ML"]
     assert (interest.authors, interest.example_ids) == (["Ada Alvarez"], [])
+
+
+def test_an_operator_undoes_nothing_that_a_reader_has_changed_meanwhile() -> None:
+    subscriber = make_subscriber(interests=("graphs", "groups"), muted_terms=["survey"])
+    graphs = subscriber.interests.get(name="graphs")
+    url = f"/admin/newsletter/subscriber/{subscriber.pk}/change/"
+    client = client_of("operators")
+    form = form_of(client.get(url).content.decode())
+    Subscriber.objects.update(send_hour=21, muted_terms=["survey", "a, b"], name="Alice")
+    subscriber.interests.filter(pk=graphs.pk).update(words="sparse graphs")
+    typed = {"papers_per_mail": "5", "interests-1-words": "finite groups"}
+    assert client.post(url, form | typed).status_code == 302
+    subscriber.refresh_from_db()
+    assert (subscriber.send_hour, subscriber.papers_per_mail) == (21, 5)
+    assert subscriber.muted_terms == ["survey", "a, b"]
+    assert list(subscriber.interests.values_list("words", flat=True)) == [
+        "sparse graphs",
+        "finite groups",
+    ]
+    typed = {"name": "A.", "interests-0-words": "dense graphs"}
+    refused = client.post(url, form | typed).content.decode()
+    assert "Changed meanwhile: it is “Alice” now." in refused
+    assert "Changed meanwhile: it is “sparse graphs” now." in refused
+    subscriber.refresh_from_db()
+    assert subscriber.name == "Alice"
+    assert client.post(url, form_of(refused)).status_code == 302
+    subscriber.refresh_from_db()
+    graphs.refresh_from_db()
+    assert (subscriber.name, subscriber.send_hour, graphs.words) == ("A.", 21, "dense graphs")
+
+
+def test_a_subject_that_a_reader_took_away_meanwhile_does_not_come_back() -> None:
+    subscriber = make_subscriber(interests=("graphs", "groups"))
+    url = f"/admin/newsletter/subscriber/{subscriber.pk}/change/"
+    client = client_of("operators")
+    form = form_of(client.get(url).content.decode())
+    subscriber.interests.filter(name="groups").delete()
+    refused = client.post(url, form | {"name": "Alice"}).content.decode()
+    assert "The reader has taken a subject of these away meanwhile." in refused
+    assert subscriber.interests.get().name == "graphs"
+    form = form_of(client.get(url).content.decode())
+    assert client.post(url, form | {"name": "Alice"}).status_code == 302

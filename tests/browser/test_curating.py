@@ -55,7 +55,7 @@ def titles(page: Page) -> str:
 
 
 def numbers(page: Page) -> str:
-    fields = page.locator("#result_list input[name$='-position']").all()
+    fields = page.locator("#result_list input.place").all()
     return " ".join(field.input_value() or "-" for field in fields)
 
 
@@ -127,13 +127,44 @@ def test_without_scripts_the_numbers_do_the_same(the_list: Open, edition: Editio
     assert page.locator(".handle").count() == 0
     expect(page.locator("#order")).to_be_hidden()
     row = page.locator("#result_list tbody tr").nth(4)
-    row.locator("input[name$='-position']").fill("1")
+    row.locator("input.place").fill("1")
     row.locator("textarea").fill("Read *this* first.")
     save(page)
     assert titles(page) == of_page(edition) == "EABCD"
     page.get_by_role("link", name="Preview").click()
     expect(page.get_by_text("Preview: not public.")).to_be_visible()
     expect(page.locator(".note em")).to_have_text("this")
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["with script", "without"])
+def test_a_list_that_was_opened_before_undoes_nothing_and_tells_of_it(
+    the_list: Open, edition: Edition, script: bool
+) -> None:
+    a, b, e = (edition.candidates.get(paper__title=title) for title in "ABE")
+    edition.candidates.filter(pk=b.pk).update(note="Two\nlines,\nand three.")
+    page = the_list(java_script_enabled=script)
+    page.locator("#result_list tbody tr").nth(4).locator("textarea").fill("Hers.\nTwice.")
+    if script:
+        handle = page.locator("#result_list tbody tr").nth(3).locator(".handle")
+        handle.focus()
+        page.keyboard.press("ArrowUp")
+    else:
+        for row, place in ((0, "1"), (1, "2"), (3, "3")):
+            page.locator("input.place").nth(row).fill(place)
+    editions.curate(a, a.Curation.PINNED, by="ben")
+    e.note = "Ben's."
+    editions.revise(e, ["note"], by="ben")
+    page.get_by_role("button", name="Save").click()
+    told = page.locator("#result_list tbody tr").nth(4)
+    expect(told).to_contain_text("Changed meanwhile by ben: it is “Ben's.” now.")
+    assert told.locator("textarea").input_value() == "Hers.\nTwice."
+    assert page.locator("select[name$='-curation']").nth(0).input_value() == "pinned"
+    save(page)
+    rows = {row.paper.title: row for row in edition.candidates.select_related("paper")}
+    assert [rows[title].position for title in "ABDCE"] == [1, 2, 3, None, None]
+    assert (rows["A"].curation, rows["B"].note) == ("pinned", "Two\nlines,\nand three.")
+    assert rows["E"].note == "Hers.\r\nTwice."
+    assert not edition.curation_records.filter(by="carol", what__contains="“A”: ").exists()
 
 
 def test_another_order_of_the_list_offers_no_dragging(the_list: Open, edition: Edition) -> None:

@@ -14,9 +14,11 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from papers import editions
+from papers import editions, ingest
 from papers.models import CurationRecord, Edition, EditionPaper, Paper
+from papers.sources import PaperRecord
 from papers.sources.recorded import Recorded, Saved
+from tests.admin_forms import form_of
 from tests.factories import MORNING, TODAY, make_frozen_edition, make_paper, make_signal
 from tests.papers.test_harvesting import ATOM
 
@@ -51,25 +53,46 @@ def the_list(curator: Client, edition: Edition) -> str:
     return body(response)
 
 
-def save(curator: Client, edition: Edition, changes: dict[EditionPaper, dict[str, object]]) -> Any:
-    """What the browser posts when the list's "Save" is pressed."""
-    rows = list(edition.candidates.all())
-    form: dict[str, object] = {
-        "form-TOTAL_FORMS": len(rows),
-        "form-INITIAL_FORMS": len(rows),
-        "_save": "Save",
+def opened(curator: Client, edition: Edition) -> dict[str, str]:
+    """The list as a browser holds it, ready to be posted."""
+    return the_form(curator.get(LIST, {"edition__id__exact": edition.pk}))
+
+
+def the_form(response: Any) -> dict[str, str]:
+    form = form_of(response.content.decode())
+    return {name: value for name, value in form.items() if "form-" in name}
+
+
+def named(form: dict[str, str], row: EditionPaper, field: str) -> str:
+    """The name of the field in that row of the form."""
+    ids = (name for name in form if re.fullmatch(r"form-\d+-id", name))
+    [found] = [name for name in ids if form[name] == str(row.pk)]
+    return f"{found.removesuffix('id')}{field}"
+
+
+def save(
+    curator: Client,
+    edition: Edition,
+    changes: dict[EditionPaper, dict[str, object]],
+    form: dict[str, str] | None = None,
+) -> Any:
+    """What the browser posts when the list's "Save" is pressed; `form`: opened earlier."""
+    form = form or opened(curator, edition)
+    written = {
+        named(form, row, field): value
+        for row, fields in changes.items()
+        for field, value in fields.items()
     }
-    for place, row in enumerate(rows):
-        fields = {"id": row.pk, "curation": row.curation, "note": row.note}
-        fields |= {"position": "" if row.position is None else row.position}
-        for name, value in (fields | changes.get(row, {})).items():
-            form[f"form-{place}-{name}"] = value
-    return curator.post(f"{LIST}?edition__id__exact={edition.pk}", form)
+    url = f"{LIST}?edition__id__exact={edition.pk}"
+    return curator.post(url, form | written | {"_save": "Save"})
 
 
-def act(curator: Client, action: str, *rows: EditionPaper) -> str:
+def act(
+    curator: Client, action: str, *rows: EditionPaper, form: dict[str, str] | None = None
+) -> str:
+    """What the browser posts when an action is chosen; `form`: the list, opened earlier."""
     chosen = {"action": action, "_selected_action": [row.pk for row in rows]}
-    return body(curator.post(LIST, chosen, follow=True))
+    return body(curator.post(LIST, {**(form or {}), **chosen}, follow=True))
 
 
 def candidate(edition: Edition, title: str) -> EditionPaper:
@@ -361,6 +384,161 @@ def test_the_form_of_one_candidate_refuses_a_fourth_pin(curator: Client) -> None
     response = curator.post(url, {"curation": "hidden", "position": "", "note": ""})
     assert response.status_code == 302
     assert candidate(edition, "D").curation == "hidden"
+
+
+# Two curators
+
+
+@pytest.fixture
+def ben() -> Client:
+    """The other one."""
+    user = User.objects.create_user("ben", is_staff=True)
+    user.groups.add(Group.objects.get(name="curators"))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def rows_of(shown: str) -> dict[str, str]:
+    """Each row of the list, by its title."""
+    found = re.findall(r"<tr>(.*?)</tr>", shown.partition('id="result_list"')[2], re.S)
+    return {titles(row)[0]: row for row in found if titles(row)}
+
+
+def test_saving_the_list_undoes_nothing_that_another_curator_has_done_meanwhile(
+    curator: Client, ben: Client
+) -> None:
+    edition = four_papers()
+    a, b, c, d = (candidate(edition, title) for title in "ABCD")
+    edition.candidates.filter(pk=d.pk).update(note="Two\r\nlines.")
+    form = opened(curator, edition)
+    act(ben, "pin", a)
+    act(ben, "hide", b)
+    save(ben, edition, {c: {"position": 3}, d: {"note": "Ben's."}})
+    response = save(curator, edition, {c: {"note": "Nice."}, d: {"position": 1}}, form)
+    assert response.status_code == 302
+    assert list(
+        edition.candidates.order_by("paper__title").values_list("curation", "position", "note")
+    ) == [("pinned", None, ""), ("hidden", None, ""), ("", 3, "Nice."), ("", 1, "Ben's.")]
+    assert [line for line in logged() if line.startswith("carol")] == [
+        "carol: Noted at “C”: Nice.",
+        "carol: Placed “D” at 1.",
+    ]
+
+
+def test_what_two_curators_change_otherwise_is_told_and_neither_is_lost(
+    curator: Client, ben: Client
+) -> None:
+    edition = four_papers()
+    rows = a, b, c, d = [candidate(edition, title) for title in "ABCD"]
+    form = opened(curator, edition)
+    save(ben, edition, {a: {"note": "Ben's."}, b: {"curation": "hidden"}, d: {"position": 1}})
+    act(ben, "pin", c)
+    was = list(edition.candidates.order_by("pk").values())
+    hers: dict[EditionPaper, dict[str, object]] = {
+        a: {"note": "Hers."}, b: {"curation": "pinned", "note": "<b>"}, d: {"position": 2},
+    }  # fmt: skip
+    response = save(curator, edition, hers, form)
+    assert response.status_code == 200
+    assert list(edition.candidates.order_by("pk").values()) == was
+    # Each row has its own fields still, though the rows stand in another order by now.
+    told = rows_of(body(response))
+    assert "Changed meanwhile by ben: it is “Ben's.” now. Yours is not saved" in told["A"]
+    assert "Hers.</textarea>" in told["A"]
+    assert "Changed meanwhile by ben: it is hidden now." in told["B"]
+    assert "Changed meanwhile by ben: it is “1” now." in told["D"]
+    assert "Changed meanwhile" not in told["C"]
+    # What she sees now, she may overrule.
+    again = the_form(response)
+    assert {row: again[named(again, row, "curation")] for row in rows} == {
+        a: "", b: "pinned", c: "pinned", d: "",
+    }  # fmt: skip
+    assert save(curator, edition, {}, again).status_code == 302
+    assert dict(edition.candidates.values_list("paper__title", "curation")) == {
+        "A": "", "B": "pinned", "C": "pinned", "D": "",
+    }  # fmt: skip
+    assert (candidate(edition, "A").note, candidate(edition, "B").note) == ("Hers.", "<b>")
+    assert candidate(edition, "D").position == 2
+    assert "carol: Noted at “A”: Hers." in logged()
+
+
+def test_what_two_curators_change_alike_is_not_told(curator: Client, ben: Client) -> None:
+    edition = four_papers()
+    a = candidate(edition, "A")
+    form = opened(curator, edition)
+    act(ben, "pin", a)
+    assert save(curator, edition, {a: {"curation": "pinned"}}, form).status_code == 302
+    assert logged() == ["ben: Pinned “A”."]
+
+
+def test_an_action_overrules_nobody_who_was_faster(curator: Client, ben: Client) -> None:
+    edition = four_papers()
+    a, b = candidate(edition, "A"), candidate(edition, "B")
+    form = opened(curator, edition)
+    act(ben, "hide", a)
+    shown = act(curator, "pin", a, b, form=form)
+    assert "Not pinned: “A”. Changed meanwhile by ben: it is hidden now." in shown
+    assert "1 paper is pinned now." in shown
+    assert candidate(edition, "A").curation == "hidden"
+    act(curator, "pin", a, form=opened(curator, edition))
+    assert candidate(edition, "A").curation == "pinned"
+    form = opened(curator, edition)
+    act(ben, "restore", a)
+    shown = act(curator, "pin", a, form=form)
+    assert "Changed meanwhile by ben: it is neither pinned nor hidden now." in shown
+    assert "pinned already" not in shown
+    assert "is pinned now" not in shown
+
+
+def test_the_form_of_one_candidate_undoes_nothing_of_another_curator(
+    curator: Client, ben: Client
+) -> None:
+    edition = four_papers()
+    row = candidate(edition, "A")
+    url = f"{LIST}{row.pk}/change/"
+    form = form_of(curator.get(url).content.decode())
+    act(ben, "pin", row)
+    save(ben, edition, {row: {"note": "Ben's."}})
+    assert curator.post(url, form | {"position": "5"}).status_code == 302
+    row = candidate(edition, "A")
+    assert (row.curation, row.position, row.note) == ("pinned", 5, "Ben's.")
+    response = curator.post(url, form | {"note": "Hers."})
+    assert "Changed meanwhile by ben: it is “Ben's.” now." in body(response)
+    assert candidate(edition, "A").note == "Ben's."
+    assert curator.post(url, form_of(response.content.decode())).status_code == 302
+    assert candidate(edition, "A").note == "Hers."
+
+
+def test_a_paper_that_has_left_the_list_does_not_keep_the_others_from_being_saved(
+    curator: Client,
+) -> None:
+    edition = four_papers()
+    a, b, d = (candidate(edition, title) for title in "ABD")
+    form = opened(curator, edition)
+    Paper.objects.filter(title="D").update(withdrawn_on=TODAY)
+    editions.open_edition(TODAY)
+    assert save(curator, edition, {a: {"note": "Saved."}}, form).status_code == 302
+    assert candidate(edition, "A").note == "Saved."
+    response = save(curator, edition, {b: {"note": "Kept."}, d: {"note": "Lost?"}}, form)
+    assert "A paper that you changed has left this list meanwhile" in body(response)
+    assert "You had noted at it: “Lost?”." in body(response)
+    assert candidate(edition, "B").note == ""
+    assert save(curator, edition, {}, the_form(response)).status_code == 302
+    assert candidate(edition, "B").note == "Kept."
+
+
+def test_the_longest_list_that_is_shown_at_once_can_be_saved(curator: Client) -> None:
+    for n in range(190):
+        make_paper(f"Paper {n}")
+    edition = editions.open_edition(TODAY)
+    url = f"{LIST}?edition__id__exact={edition.pk}&all="
+    form = the_form(curator.get(url))
+    last = candidate(edition, "Paper 189")
+    chosen = [row.pk for row in edition.candidates.all()]
+    posted = {**form, named(form, last, "note"): "Seen.", "_selected_action": chosen}
+    assert len(form) > 1000
+    assert curator.post(url, posted | {"_save": "Save"}).status_code == 302
+    assert candidate(edition, "Paper 189").note == "Seen."
 
 
 # Adding
@@ -770,18 +948,6 @@ def test_the_log_tells_who_did_what_newest_first_and_outlives_the_account(
 # Papers
 
 
-def form_of(page: str) -> dict[str, str]:
-    """The fields of the admin's form for one row, as a browser would post them unchanged."""
-    fields = dict(re.findall(r'<input [^>]*?name="([^"]+)" value="([^"]*)"', page))
-    fields |= {
-        name: value.removeprefix("\n")
-        for name, value in re.findall(r'<textarea name="([^"]+)".*?>(.*?)</textarea>', page, re.S)
-    }
-    chosen = re.findall(r'<select name="([^"]+)".*?<option value="([^"]*)" selected>', page, re.S)
-    fields = {name: unescape(value) for name, value in (fields | dict(chosen)).items()}
-    return {name: value for name, value in fields.items() if name not in ("_addanother",)}
-
-
 def test_saving_a_paper_unchanged_changes_none_of_its_facts(curator: Client) -> None:
     paper = make_paper(
         authors=["Sammy Davis, Jr.", "Bo Berg"],
@@ -807,3 +973,174 @@ def test_a_mended_title_is_recognised_under_its_new_spelling(curator: Client) ->
     form = form_of(curator.get(url).content.decode()) | {"title": "Attention", "_save": "Save"}
     assert curator.post(url, form).status_code == 302
     assert Paper.objects.get().title_key == "attention"
+
+
+def arxiv_says(title: str, **fields: Any) -> None:
+    record = PaperRecord("arxiv", title, arxiv_id="2611.00001", **fields)
+    ingest.write([record], timezone.now(), ingest.Summary())
+
+
+def test_what_a_source_corrects_while_a_paper_is_mended_stays_the_sources(
+    curator: Client,
+) -> None:
+    arxiv_says("Old", abstract="Old\nabstract.", authors=("A B",))
+    paper = Paper.objects.get()
+    url = f"/admin/papers/paper/{paper.pk}/change/"
+    form = form_of(curator.get(url).content.decode())
+    with time_machine.travel(MORNING + timedelta(hours=1)):
+        arxiv_says("New", abstract="New abstract.", authors=("A B", "C D"))
+        assert curator.post(url, form | {"keywords": "kites\r\nwind"}).status_code == 302
+    paper.refresh_from_db()
+    assert (paper.title, paper.authors, paper.keywords) == (
+        "New",
+        ["A B", "C D"],
+        ["kites", "wind"],
+    )
+    assert paper.source_records.get(source="curator").record == {"keywords": ["kites", "wind"]}
+    with time_machine.travel(MORNING + timedelta(hours=2)):
+        arxiv_says("Newest", abstract="Newest.", authors=("A B",))
+    paper.refresh_from_db()
+    assert (paper.title, paper.abstract, paper.keywords) == (
+        "Newest", "Newest.", ["kites", "wind"],
+    )  # fmt: skip
+
+
+def test_what_a_curator_and_a_source_change_otherwise_is_told_before_it_is_saved(
+    curator: Client,
+) -> None:
+    arxiv_says("Old", abstract="Old.")
+    paper = Paper.objects.get()
+    url = f"/admin/papers/paper/{paper.pk}/change/"
+    form = form_of(curator.get(url).content.decode())
+    with time_machine.travel(MORNING + timedelta(hours=1)):
+        arxiv_says("New", abstract="New.")
+    response = curator.post(url, form | {"title": "Hers"})
+    assert "Changed meanwhile: it is “New” now." in body(response)
+    paper.refresh_from_db()
+    assert (paper.title, paper.abstract) == ("New", "New.")
+    again = form_of(response.content.decode())
+    assert (again["title"], again["abstract"]) == ("Hers", "New.")
+    assert curator.post(url, again).status_code == 302
+    paper.refresh_from_db()
+    assert (paper.title, paper.title_key, paper.abstract) == ("Hers", "hers", "New.")
+    assert paper.source_records.get(source="curator").record == {"title": "Hers"}
+
+
+def test_a_corrected_paper_is_in_the_logs_of_the_editions_that_show_it(curator: Client) -> None:
+    paper = make_paper("Atention", abstract="")
+    make_frozen_edition(paper, day=TODAY - timedelta(days=2))
+    hiding = make_frozen_edition(paper, day=TODAY - timedelta(days=1))
+    hiding.candidates.update(curation="hidden")
+    was = {edition.day: edition.changed_at for edition in Edition.objects.all()}
+    url = f"/admin/papers/paper/{paper.pk}/change/"
+    form = form_of(curator.get(url).content.decode())
+    with time_machine.travel(MORNING + timedelta(minutes=1)):
+        assert curator.post(url, form).status_code == 302
+        assert logged() == []
+        assert curator.post(url, form | {"title": "Attention", "doi": "10.1/a"}).status_code == 200
+        changed = {"title": "Attention", "licence": "CC0"}
+        assert curator.post(url, form | changed).status_code == 302
+    assert [(row.edition.day, str(row)) for row in CurationRecord.objects.exclude(by="")] == [
+        (TODAY - timedelta(days=2), "carol: Corrected “Atention”: title, licence.")
+    ]
+    assert all(edition.changed_at > was[edition.day] for edition in Edition.objects.all())
+
+
+def test_what_comes_of_the_sources_is_read_and_not_written_by_hand(curator: Client) -> None:
+    versions = [{"number": 1, "on": "2026-11-19"}]
+    paper = make_paper(sources=["arxiv"], versions=versions, summary="S", summary_source="arxiv")
+    url = f"/admin/papers/paper/{paper.pk}/change/"
+    form = form_of(curator.get(url).content.decode())
+    assert not {"versions", "sources", "summary_source"} & set(form)
+    slips = {"versions": '["v1"]', "sources": "x", "summary_source": "file", "comment": "12 pages"}
+    assert curator.post(url, form | slips).status_code == 302
+    paper.refresh_from_db()
+    assert (paper.versions, paper.sources, paper.comment) == (versions, ["arxiv"], "12 pages")
+    assert paper.summary_source == "arxiv"
+    assert curator.post(url, form | {"summary": "Ours."}).status_code == 302
+    paper.refresh_from_db()
+    assert (paper.summary, paper.summary_source) == ("Ours.", "curator")
+
+
+def public_pages(paper: Paper) -> list[str]:
+    edition = make_frozen_edition(paper)
+    lists = [
+        f"/papers/{edition.day}", "/", "/search?q=kites", "/categories/", "/feeds/papers.atom",
+        f"/feeds/papers/{edition.day}.atom",
+    ]  # fmt: skip
+    api = [f"days/{edition.day}", "papers", f"papers/{paper.uuid}", "search?q=kites", "categories"]
+    admin = [f"/admin/papers/paper/{paper.pk}/change/", f"{DAY}/log/"]
+    admin.append(f"{LIST}?edition__id__exact={edition.pk}")
+    return [paper.get_absolute_url(), *lists, *(f"/api/v1/{page}" for page in api), *admin]
+
+
+ODD = [
+    "/", "//x", "../..", ".", "%2f", "?q=1", "#", "{", "é" * 3000, "a\u2028b", "a\x0bb", "\x7f",
+    "\ufeff", '"', "'", "<script>", "javascript:alert(1)", "[]", "1" * 40,
+]  # fmt: skip
+FREE = (
+    "title", "abstract", "authors", "keywords", "categories", "summary", "comment", "journal_ref",
+    "organisation", "submitter", "licence",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *({name: odd[:255] if name in FREE[-3:] else odd for name in FREE} for odd in ODD),
+        *(dict.fromkeys(FREE[2:5], f"A\n{odd}\nB") for odd in ODD),
+        {"listing_day": "0001-01-01", "published_on": "0001-01-01", "withdrawn_on": "0001-01-01"},
+        {"listing_day": "9999-12-31", "published_on": "9999-12-31", "withdrawn_on": "9999-12-31"},
+    ],
+)
+def test_nothing_typed_into_a_papers_form_breaks_a_page(
+    admin_client: Client, typed: dict[str, str]
+) -> None:
+    paper = make_paper("Kites")
+    pages = public_pages(paper)
+    url = f"/admin/papers/paper/{paper.pk}/change/"
+    form = form_of(admin_client.get(url).content.decode())
+    if "title" in typed:
+        typed = typed | {"title": f"Kites {typed['title']}"}
+    assert admin_client.post(url, form | typed).status_code == 302
+    assert {admin_client.get(page).status_code for page in pages} <= {200, 404}
+    if {"withdrawn_on", "title"} & set(typed) == {"title"}:
+        assert admin_client.get(paper.get_absolute_url()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ({"arxiv_id": "arXiv:2611.00001v2"}, ("2611.00001", None)),
+        ({"arxiv_id": " https://arxiv.org/abs/2611.00001v12 "}, ("2611.00001", None)),
+        ({"doi": "https://doi.org/10.1000/ABC"}, (None, "10.1000/abc")),
+        ({"arxiv_id": "", "doi": ""}, (None, None)),
+    ],
+)
+def test_an_identifier_is_kept_as_the_sources_spell_it(
+    admin_client: Client, typed: dict[str, str], kept: tuple[str | None, str | None]
+) -> None:
+    add = "/admin/papers/paper/add/"
+    new = {"title": "Kites", "authors": "Ada Alvarez", "listing_day": str(TODAY)}
+    form = form_of(admin_client.get(add).content.decode())
+    assert admin_client.post(add, form | new | typed).status_code == 302
+    paper = Paper.objects.get()
+    assert (paper.arxiv_id, paper.doi) == kept
+    assert (paper.sources, paper.title_key) == (["curator"], "kites")
+    if any(kept):
+        record = PaperRecord("arxiv", "Others", arxiv_id=kept[0] or "", doi=kept[1] or "")
+        ingest.write([record], timezone.now(), ingest.Summary())
+        assert Paper.objects.get() == paper
+
+
+def test_what_is_no_identifier_or_anothers_is_told_beside_it(admin_client: Client) -> None:
+    make_paper("Other", arxiv_id="2611.00001")
+    add = "/admin/papers/paper/add/"
+    new = form_of(admin_client.get(add).content.decode())
+    new |= {"title": "Kites", "listing_day": str(TODAY)}
+    shown = body(admin_client.post(add, new | {"arxiv_id": "2611", "doi": "abc"}))
+    assert "“2611” is not an arXiv id such as 2505.24864" in shown
+    assert "“abc” is not a DOI such as 10.1000/182" in shown
+    shown = body(admin_client.post(add, new | {"arxiv_id": "arXiv:2611.00001v2"}))
+    assert "Paper with this ArXiv id already exists." in shown
+    assert Paper.objects.count() == 1

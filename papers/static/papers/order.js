@@ -3,7 +3,7 @@
 const help = document.getElementById("order");
 const list = document.querySelector("#result_list tbody");
 
-const place = (row) => row.querySelector("input[name$='-position']");
+const place = (row) => row.querySelector("input.place");
 const curation = (row) => row.querySelector("select[name$='-curation']")?.value;
 // The page shows the pinned first, whatever their numbers: a row stays among its like.
 const alike = (row, other) => other && place(other) && curation(row) === curation(other);
