@@ -19,7 +19,7 @@ from typing import Any
 from anymail.signals import tracking
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.dispatch import receiver
 from django.utils import timezone
 
@@ -272,32 +272,36 @@ def process_pending(now: datetime | None = None) -> Tally:
     """Process what is stored and due. Any number may run at once: each takes what is free."""
     now = now or timezone.now()
     tally = Tally()
+    pending = DeliveryEvent.objects.filter(processed_at=None)
+    pending = pending.filter(Q(retry_at=None) | Q(retry_at__lte=now)).order_by("id")
     last = 0
-    while events := _process_batch(last, now, tally):
-        last = events
+    while ids := list(pending.filter(id__gt=last).values_list("id", flat=True)[:BATCH]):
+        for pk in ids:
+            _process_alone(pending.filter(pk=pk), now, tally)
+        last = ids[-1]
     if tally.processed or tally.failed:
         log.info("process_events: %s", tally)
     return tally
 
 
-def _process_batch(after: int, now: datetime, tally: Tally) -> int:
-    """The id of the last of a batch; 0 if there is none."""
-    pending = DeliveryEvent.objects.filter(processed_at=None, id__gt=after)
-    pending = pending.filter(Q(retry_at=None) | Q(retry_at__lte=now))
-    with transaction.atomic():
-        batch = list(pending.order_by("id").select_for_update(skip_locked=True)[:BATCH])
-        for event in batch:
-            try:
-                with transaction.atomic():
-                    done = _process(event, now)
-            except Exception as error:  # one poisoned event keeps no other waiting
-                log.exception("event %d could not be processed", event.pk)
-                _settle(event, now, f"error: {type(error).__name__}")
-                tally.failed += 1
-            else:
-                tally.processed += done
-                tally.waiting += not done
-    return batch[-1].pk if batch else 0
+def _process_alone(pending: QuerySet[DeliveryEvent], now: datetime, tally: Tally) -> None:
+    """One event in a transaction of its own: what becomes of one is nothing to another, and none
+    holds the rows that it changed while others are processed."""
+    try:
+        with transaction.atomic():
+            event = pending.select_for_update(skip_locked=True).first()
+            if event is None:
+                return
+            done = _process(event, now)
+    except OperationalError:  # another transaction was preferred: nothing is wrong with the event
+        tally.waiting += pending.update(retry_at=now + timedelta(minutes=1))
+    except Exception as error:  # one poisoned event keeps no other waiting
+        log.exception("an event could not be processed")
+        outcome = f"error: {type(error).__name__}"
+        tally.failed += pending.update(processed_at=now, outcome=outcome)
+    else:
+        tally.processed += done
+        tally.waiting += not done
 
 
 def _process(event: DeliveryEvent, now: datetime) -> bool:
@@ -325,8 +329,12 @@ def _process(event: DeliveryEvent, now: datetime) -> bool:
 
 
 def _delivery_of(event: DeliveryEvent) -> Delivery | None:
-    """By what we gave the provider along with it, else by the provider's id or our own."""
+    """By what we gave the provider along with it, else by the provider's id or our own.
+
+    Its reader is locked: who is erased at this moment takes the delivery along.
+    """
     found = Delivery.objects.select_related("subscriber")
+    found = found.select_for_update(of=("subscriber",), no_key=True)
     if event.delivery_uuid is not None:
         return found.filter(uuid=event.delivery_uuid).first()
     if not event.message_id:

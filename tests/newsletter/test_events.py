@@ -10,16 +10,18 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import transaction
 from django.test import Client
 from django.urls import include, path
 from django.utils import timezone
 from pytest_django import Settings
 
-from newsletter import addresses, bounces, delivery, events, sending
+from newsletter import addresses, bounces, delivery, events, sending, subscriptions
 from newsletter.addresses import address_hash, delivery_of_return_path, return_path
 from newsletter.events import Kind, process_pending, store
 from newsletter.models import Delivery, DeliveryEvent, Subscriber, Suppression
 from tests.factories import make_delivery, make_frozen_edition, make_paper, make_subscriber
+from tests.newsletter.pages import in_thread, until_blocked
 from tests.newsletter.test_bounces import dsn, feedback, plain
 from tests.smtp import SmtpServer
 
@@ -221,6 +223,23 @@ def test_a_poisoned_event_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(events, "_delivery_of", poisoned)
     tally = process_pending()
     assert (tally.failed, tally.processed) == (1, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_event_whose_reader_is_erased_meanwhile_keeps_no_other_waiting() -> None:
+    first, second = sent(), sent("bob@example.org", days_ago=1)
+    for one in (first, second):
+        store("bounced", source="Mailgun", cause="soft", delivery_uuid=one.uuid, event_id=str(one))
+    tallies: list[events.Tally] = []
+    with transaction.atomic():
+        subscriptions.erase(first.subscriber, way="link")
+        worker = in_thread(lambda: tallies.append(process_pending()))
+        until_blocked(worker)
+    worker.join()
+    [tally] = tallies
+    assert (tally.waiting, tally.processed, tally.failed) == (1, 1, 0)
+    second.refresh_from_db()
+    assert second.state == State.BOUNCED
 
 
 def test_no_plain_address_and_no_control_character_is_kept() -> None:
