@@ -46,6 +46,8 @@ SOFT = (Cause.MAILBOX, Cause.CONTENT, Cause.SOFT)
 ARRIVED = {Kind.DELIVERED, Kind.COMPLAINED, Kind.UNSUBSCRIBED, Kind.AUTORESPONDED}
 ACCEPTED = {Kind.QUEUED, Kind.SENT, Kind.DEFERRED}
 REFUSED = {Kind.BOUNCED, Kind.REJECTED, Kind.FAILED}
+# Of a reader: nothing that is told later takes them back.
+WISHES = {Kind.COMPLAINED, Kind.UNSUBSCRIBED, Cause.COMPLAINT, Cause.UNSUBSCRIBED}
 IN_HAND = (State.CLAIMED, State.HANDED_OVER)
 # Sources whose word needs no proof of a delivery: a webhook's secret, or our own conversation.
 MAILBOX = "mailbox"
@@ -64,7 +66,7 @@ class Consequence(StrEnum):
 
 
 def consequence_of(kind: str, cause: str) -> Consequence:
-    if kind == Kind.UNSUBSCRIBED:
+    if kind == Kind.UNSUBSCRIBED or cause == Cause.UNSUBSCRIBED:
         return Consequence.UNSUBSCRIBE
     if kind == Kind.COMPLAINED or cause == Cause.COMPLAINT:
         return Consequence.SUPPRESS
@@ -185,7 +187,7 @@ def translated(kind: str, reason: str, text: str) -> tuple[str, str]:
     if kind == Kind.REJECTED:
         match reason:
             case "unsubscribed":
-                return Kind.UNSUBSCRIBED, ""
+                return kind, Cause.UNSUBSCRIBED
             case "spam":
                 return kind, Cause.COMPLAINT
             case "bounced":
@@ -322,7 +324,7 @@ def _process(event: DeliveryEvent, now: datetime) -> bool:
     outdated = _tells_of_the_past(event)
     moved = "" if outdated else _move(event, delivery, now)
     outcomes = [moved] if moved else []
-    if not outdated or event.kind in (Kind.COMPLAINED, Kind.UNSUBSCRIBED):
+    if not outdated or WISHES & {event.kind, event.cause}:
         outcomes.append(_consequences(event, delivery, now))
     _settle(event, now, "; ".join(filter(None, outcomes)) or "nothing")
     return True

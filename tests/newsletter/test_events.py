@@ -67,6 +67,7 @@ def suppressed(address: str = "alice@example.org") -> bool:
         ("bounced", "soft", State.BOUNCED, False),
         ("bounced", "policy", State.FAILED, False),
         ("rejected", "complaint", State.BOUNCED, True),
+        ("rejected", "unsubscribed", State.BOUNCED, False),
         ("failed", "sender", State.PLANNED, False),
         ("complained", "complaint", State.COMPLAINED, True),
         ("deferred", "", State.SENT, False),
@@ -151,6 +152,20 @@ def test_who_complains_is_unsubscribed_too() -> None:
 def test_who_unsubscribes_at_the_provider_is_unsubscribed_here() -> None:
     one = sent()
     tell(one, "unsubscribed")
+    one.subscriber.refresh_from_db()
+    assert one.subscriber.state == Subscriber.State.UNSUBSCRIBED
+
+
+@pytest.mark.parametrize(
+    ("state", "then"), [(State.FAILED, State.FAILED), (State.UNKNOWN, State.BOUNCED)]
+)
+def test_a_mail_that_the_provider_dropped_for_who_left_is_not_sent(
+    state: State, then: State
+) -> None:
+    one = sent(state=state, sent_at=None, error="550 no")
+    tell(one, "rejected", "unsubscribed")
+    assert one.state == then
+    assert one.error == ("550 no" if state == State.FAILED else "")
     one.subscriber.refresh_from_db()
     assert one.subscriber.state == Subscriber.State.UNSUBSCRIBED
 
@@ -344,7 +359,7 @@ def test_a_provider_suppresses_an_address_of_no_delivery() -> None:
 @pytest.mark.parametrize(
     ("kind", "reason", "text", "expected"),
     [
-        ("rejected", "unsubscribed", "", ("unsubscribed", "")),
+        ("rejected", "unsubscribed", "", ("rejected", "unsubscribed")),
         ("rejected", "spam", "", ("rejected", "complaint")),
         ("rejected", "bounced", "", ("rejected", "invalid")),
         ("rejected", "blocked", "", ("rejected", "policy")),
