@@ -18,13 +18,14 @@ from typing import Any
 
 from anymail.signals import tracking
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.dispatch import receiver
 from django.utils import timezone
 
 from newsletter import bounces, sending, subscriptions
-from newsletter.addresses import address_hash, delivery_of_return_path
+from newsletter.addresses import accept, address_hash, delivery_of_return_path
 from newsletter.bounces import BounceReport
 from newsletter.delivery import FIRST_DELAY, move
 from newsletter.models import Delivery, DeliveryEvent, Subscriber, Suppression
@@ -105,7 +106,7 @@ def store(
         content: what tells it from others, where the fields here do not.
     """
     detail = bounces.clean(bounces.without_addresses(detail), LONGEST_DETAIL)
-    hashed = address_hash(recipient.strip()) if recipient.strip() else ""
+    hashed = address_hash(_as_kept(recipient)) if recipient.strip() else ""
     message_id = bounces.clean(message_id, 250)
     told = event_id or repr(
         (kind, cause, delivery_uuid, message_id, hashed, content or (detail, occurred_at))
@@ -160,6 +161,13 @@ def _store_tracking(event: Any, esp_name: str) -> None:
             occurred_at=event.timestamp,
             content=None if event.timestamp else _plain(event.esp_event),
         )
+
+
+def _as_kept(address: str) -> str:
+    try:
+        return accept(address)
+    except ValidationError:
+        return address.strip()
 
 
 def _plain(esp_event: object) -> object:
@@ -218,12 +226,15 @@ def store_report(report: BounceReport, content: bytes) -> bool:
             kind = Kind.DEFERRED if report.is_delay else Kind.BOUNCED
         case _:
             return False
+    reader = Subscriber.objects.filter(deliveries__uuid=delivery_uuid).first()
+    own = _hashes(reader.address) if reader else set()
     return store(
         kind,
         source=MAILBOX,
         cause="" if kind == Kind.DEFERRED else str(report.cls),
         delivery_uuid=delivery_uuid,
-        recipient=report.recipient,
+        # A report may name others before the reader.
+        recipient=next((r for r in report.recipients if address_hash(r) in own), report.recipient),
         detail=f"{report.status} {report.diagnostic}",
         content=hashlib.sha256(content).hexdigest(),
     )
@@ -318,7 +329,10 @@ def _process(event: DeliveryEvent, now: datetime) -> bool:
         _settle(event, now, outcome or "no delivery of ours")
         return True
     event.delivery = delivery
-    event.save(update_fields=["delivery"])
+    own = {"", *_hashes(delivery.subscriber.address)}
+    if event.cause == Cause.INVALID and event.address_hash not in own:
+        event.cause = Cause.SOFT  # a dead forward behind the mailbox: their own address is there
+    event.save(update_fields=["delivery", "cause"])
     if delivery.state in IN_HAND:
         return _wait(event, now)
     outdated = _tells_of_the_past(event)
@@ -328,6 +342,12 @@ def _process(event: DeliveryEvent, now: datetime) -> bool:
         outcomes.append(_consequences(event, delivery, now))
     _settle(event, now, "; ".join(filter(None, outcomes)) or "nothing")
     return True
+
+
+def _hashes(address: str) -> set[str]:
+    """Those of an address, as its mail server may call it: some drop the plus part."""
+    local, _, domain = address.rpartition("@")
+    return {address_hash(address), address_hash(f"{local.partition('+')[0]}@{domain}")}
 
 
 def _delivery_of(event: DeliveryEvent) -> Delivery | None:

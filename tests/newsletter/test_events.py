@@ -415,6 +415,53 @@ def test_a_bounce_to_its_return_path_suppresses(settings: Settings) -> None:
     assert (one.state, suppressed()) == (State.BOUNCED, True)
 
 
+@pytest.mark.parametrize(
+    ("reader", "named", "suppresses"),
+    [
+        ("alice@example.org", "old@elsewhere.example", False),
+        ("alice@example.org", "old@elsewhere.example, alice@example.org", True),
+        ("alice@example.org", "ALICE@Example.ORG", True),
+        ("alice+news@example.org", "alice@example.org", True),
+        ("alice+news@example.org", "bob@example.org", False),
+        ("alice@xn--mller-kva.example", "alice@xn--mller-kva.example", True),
+    ],
+)
+def test_an_address_behind_the_readers_own_does_not_suppress_them(
+    settings: Settings, reader: str, named: str, suppresses: bool
+) -> None:
+    settings.BOUNCE_ADDRESS = "bounces@news.example.org"
+    one = sent(reader)
+    final = b"Final-Recipient: rfc822; alice@example.org\n"
+    original = f"Original-Recipient: rfc822; {reader}\n".encode()
+    raw = dsn("smtp; 550 5.1.1 user unknown")
+    blocks = [
+        b"%sFinal-Recipient: rfc822; %s\n" % (original, address.encode())
+        for address in named.split(", ")
+    ]
+    rest = b"Action: failed\nStatus: 5.1.1\n\n"
+    raw = returned(raw.replace(final, rest.join(blocks)), to=return_path(one.uuid))
+    assert bounces.read(raw).cls is bounces.Class.INVALID
+    assert events.store_report(bounces.read(raw), raw)
+    process_pending()
+    one.refresh_from_db()
+    assert (one.state, suppressed(reader)) == (State.BOUNCED, suppresses)
+    assert not suppressed("old@elsewhere.example")
+
+
+def test_a_provider_that_names_an_address_behind_the_readers_own_does_not_suppress_them() -> None:
+    one = sent("alice@xn--mller-kva.example")
+    tell(one, "bounced", "invalid", recipient="old@elsewhere.example")
+    assert not suppressed(one.subscriber.address)
+    tell(one, "bounced", "invalid", recipient="Alice@Müller.example")
+    assert suppressed(one.subscriber.address)
+
+
+def test_who_complains_of_a_forwarded_mail_complains() -> None:
+    one = sent()
+    tell(one, "complained", "complaint", recipient="old@elsewhere.example")
+    assert suppressed()
+
+
 @pytest.mark.parametrize("raw", [dsn(), feedback()])
 def test_a_report_that_returns_our_message_id_suppresses(raw: bytes) -> None:
     one = sent()
