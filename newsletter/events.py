@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -20,7 +20,7 @@ from anymail.signals import tracking
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import InterfaceError, OperationalError, transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from django.dispatch import receiver
 from django.utils import timezone
 
@@ -249,7 +249,8 @@ def proven_delivery(report: BounceReport) -> uuid.UUID | None:
 
 
 def refused(delivery: Delivery, cause: str, said: str) -> None:
-    """A refusal in our own conversation: kept, and its consequence drawn at once."""
+    """A refusal in our own conversation: kept, and its consequence drawn at once, but for what is
+    counted over many: `process_pending` does that."""
     with transaction.atomic():
         stored = store(
             Kind.BOUNCED,
@@ -260,7 +261,7 @@ def refused(delivery: Delivery, cause: str, said: str) -> None:
             detail=said,
             content=delivery.attempts,
         )
-        if stored:
+        if stored and consequence_of(Kind.BOUNCED, cause) is not Consequence.COUNT_POLICY:
             events = DeliveryEvent.objects.filter(delivery_uuid=delivery.uuid, source=SMTP)
             event = events.filter(processed_at=None).latest("id")
             _process(event, timezone.now())
@@ -276,6 +277,7 @@ class Tally:
     processed: int = 0
     waiting: int = 0
     failed: int = 0
+    refusing: set[str] = field(default_factory=set)  # domains, by policy
 
     def __str__(self) -> str:
         return f"{self.processed} processed, {self.waiting} waiting, {self.failed} failed"
@@ -292,6 +294,9 @@ def process_pending(now: datetime | None = None) -> Tally:
         for pk in ids:
             _process_alone(pending.filter(pk=pk), now, tally)
         last = ids[-1]
+    # Once for all that came: the deliveries of a day are many, and so may be the refusals.
+    if tally.refusing:
+        _pause_refusing(tally.refusing, now)
     if tally.processed or tally.failed:
         log.info("process_events: %s", tally)
     return tally
@@ -314,6 +319,8 @@ def _process_alone(pending: QuerySet[DeliveryEvent], now: datetime, tally: Tally
         tally.failed += pending.update(processed_at=now, outcome=outcome)
     else:
         tally.processed += done
+        if event.delivery and consequence_of(event.kind, event.cause) is Consequence.COUNT_POLICY:
+            tally.refusing.add(sending.domain_of(event.delivery.subscriber.address))
         tally.waiting += not done
 
 
@@ -448,12 +455,6 @@ def _consequences(event: DeliveryEvent, delivery: Delivery, now: datetime) -> st
             note = f"{settings.SOFT_BOUNCE_LIMIT} soft bounces in a row"
             subscriptions.suppress(subscriber.address, Suppression.Reason.INVALID, note)
             return f"suppressed: {note}"
-        case Consequence.COUNT_POLICY:
-            domain = sending.domain_of(subscriber.address)
-            share = _policy_percent(domain, now)
-            if share >= settings.POLICY_BOUNCE_PERCENT:
-                sending.pause_domain(domain, f"It refuses {share} % of its mails by policy.")
-                return f"paused {domain}: {share} % refused"
         case Consequence.PAUSE_ALL:
             sending.pause(f"{event.source} refuses us as a sender: {event.detail[:200]}")
             return "paused all sending"
@@ -506,14 +507,20 @@ def _bounces_softly(delivery: Delivery) -> bool:
     return max(times) - min(times) >= timedelta(days=settings.SOFT_BOUNCE_DAYS)
 
 
-def _policy_percent(domain: str, now: datetime) -> int:
-    """Of the deliveries handed over to a domain in a day, the share it refused by policy."""
-    recent = Delivery.objects.filter(
-        handed_over_at__gt=now - timedelta(days=1),
-        subscriber__address__iendswith=f"@{domain}",
-    )
+def _pause_refusing(domains: set[str], now: datetime) -> None:
+    """Pause those of `domains` that refused too many of a day's mails by policy."""
     refusals = DeliveryEvent.objects.filter(
         delivery=OuterRef("pk"), kind__in=REFUSED, cause=Cause.POLICY
     )
-    count = recent.filter(Exists(refusals)).count()
-    return 100 * count // max(recent.count(), 1) if count >= FEWEST_REFUSALS else 0
+    counts = (
+        Delivery.objects.filter(handed_over_at__gt=now - timedelta(days=1))
+        .annotate(domain=sending.domain_expression("subscriber__address"))
+        .filter(domain__in=domains)
+        .order_by()
+        .values_list("domain")
+        .annotate(Count("pk"), refused=Count("pk", filter=Exists(refusals)))
+    )
+    for domain, number, refused in counts:
+        share = 100 * refused // number
+        if refused >= FEWEST_REFUSALS and share >= settings.POLICY_BOUNCE_PERCENT:
+            sending.pause_domain(domain, f"It refuses {share} % of its mails by policy.")

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.db import connection, transaction
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import include, path
 from django.utils import timezone
 from pytest_django import Settings
@@ -198,18 +199,20 @@ def test_a_delivery_between_them_ends_the_row(settings: Settings) -> None:
     assert not suppressed()
 
 
-def test_a_domain_that_refuses_too_many_by_policy_is_paused(settings: Settings) -> None:
-    settings.POLICY_BOUNCE_PERCENT = 50
-    paper = make_paper()
-    edition = make_frozen_edition(paper)
-    now = timezone.now()
-    ours = [
+def sent_to(domain: str, number: int) -> list[Delivery]:
+    edition, now = make_frozen_edition(make_paper()), timezone.now()
+    return [
         make_delivery(
-            make_subscriber(f"{number}@big.example"),
+            make_subscriber(f"{number}@{domain}"),
             edition=edition, state=State.SENT, sent_at=now, handed_over_at=now,
         )
-        for number in range(12)
+        for number in range(number)
     ]  # fmt: skip
+
+
+def test_a_domain_that_refuses_too_many_by_policy_is_paused(settings: Settings) -> None:
+    settings.POLICY_BOUNCE_PERCENT = 50
+    ours = sent_to("big.example", 12)
     for one in ours[:5]:
         tell(one, "bounced", "policy")
     assert not sending.is_paused("big.example")
@@ -217,6 +220,25 @@ def test_a_domain_that_refuses_too_many_by_policy_is_paused(settings: Settings) 
     assert sending.is_paused("big.example")
     assert not sending.is_paused()
     assert not Suppression.objects.exists()
+
+
+def test_a_days_deliveries_are_counted_once_however_many_are_refused(settings: Settings) -> None:
+    settings.POLICY_BOUNCE_PERCENT = 50
+    with CaptureQueriesContext(connection) as queries:
+        for one in sent_to("big.example", 9):
+            one.state = State.FAILED
+            one.save()
+            events.refused(one, "policy", "554 5.7.1 blocked")
+        process_pending()
+    assert sending.is_paused("big.example")
+    assert sum("COUNT(" in query["sql"] for query in queries) == 1
+
+
+def test_few_refusals_pause_no_domain_whatever_the_share(settings: Settings) -> None:
+    settings.POLICY_BOUNCE_PERCENT = 0
+    for one in sent_to("small.example", 4):
+        tell(one, "bounced", "policy")
+    assert not sending.is_paused("small.example")
 
 
 def test_a_refusal_of_us_pauses_all_sending() -> None:
