@@ -71,6 +71,8 @@ def consequence_of(kind: str, cause: str) -> Consequence:
         return Consequence.UNSUBSCRIBE
     if kind == Kind.COMPLAINED or cause == Cause.COMPLAINT:
         return Consequence.SUPPRESS
+    if kind == Kind.DEFERRED and cause == Cause.MAILBOX:
+        return Consequence.COUNT_SOFT
     if kind not in REFUSED:
         return Consequence.NOTHING
     match cause:
@@ -248,20 +250,28 @@ def proven_delivery(report: BounceReport) -> uuid.UUID | None:
     return known.values_list("uuid", flat=True).first()
 
 
-def refused(delivery: Delivery, cause: str, said: str) -> None:
+def refused(delivery: Delivery, cause: str, said: str, *, for_good: bool = True) -> None:
     """A refusal in our own conversation: kept, and its consequence drawn at once, but for what is
-    counted over many: `process_pending` does that."""
+    counted over many: `process_pending` does that.
+
+    Of those for now, only what says something of us, or of the mailbox: one that is full for days
+    may be so at each try until the edition is over. It is kept once for a delivery.
+    """
+    if not for_good and cause not in (Cause.SENDER, Cause.MAILBOX):
+        return
+    is_deferred = not for_good and cause == Cause.MAILBOX
+    kind = Kind.DEFERRED if is_deferred else Kind.BOUNCED
     with transaction.atomic():
         stored = store(
-            Kind.BOUNCED,
+            kind,
             source=SMTP,
             cause=cause,
             delivery_uuid=delivery.uuid,
             recipient=delivery.subscriber.address,
             detail=said,
-            content=delivery.attempts,
+            content="for now" if is_deferred else delivery.attempts,
         )
-        if stored and consequence_of(Kind.BOUNCED, cause) is not Consequence.COUNT_POLICY:
+        if stored and consequence_of(kind, cause) is not Consequence.COUNT_POLICY:
             events = DeliveryEvent.objects.filter(delivery_uuid=delivery.uuid, source=SMTP)
             event = events.filter(processed_at=None).latest("id")
             _process(event, timezone.now())
@@ -486,22 +496,24 @@ def _suppress_hash(event: DeliveryEvent) -> str:
 
 def _bounces_softly(delivery: Delivery) -> bool:
     """Whether the last deliveries to this reader, up to this one, all came back softly, over long
-    enough. One that is refused by policy counts for neither."""
+    enough. One that is refused by policy counts for neither, nor one that expired for any reason
+    but a full mailbox."""
     limit = settings.SOFT_BOUNCE_LIMIT
-    soft = DeliveryEvent.objects.filter(
-        delivery=OuterRef("pk"), kind__in=REFUSED, cause__in=[*SOFT, ""]
+    told = DeliveryEvent.objects.filter(delivery=OuterRef("pk"))
+    softly = told.filter(kind__in=REFUSED, cause__in=[*SOFT, ""])
+    deferred = told.filter(kind=Kind.DEFERRED, cause=Cause.MAILBOX)
+    arrived = (State.SENT, State.DELIVERED, State.COMPLAINED)
+    past = Delivery.objects.filter(subscriber=delivery.subscriber_id, id__lte=delivery.pk).annotate(
+        soft=Q(state__in=(State.BOUNCED, State.FAILED)) & Exists(softly)
+        | Q(state=State.EXPIRED) & Exists(deferred)
     )
-    over = (State.SENT, State.DELIVERED, State.BOUNCED, State.COMPLAINED, State.FAILED)
-    past = Delivery.objects.filter(
-        subscriber=delivery.subscriber_id, id__lte=delivery.pk, state__in=over
-    ).annotate(soft=Exists(soft))
     rows = list(
-        past.filter(~Q(state=State.FAILED) | Q(soft=True))
+        past.filter(Q(soft=True) | Q(state__in=(*arrived, State.BOUNCED)))
         .order_by("-id")
-        .values_list("state", "soft", "handed_over_at")[:limit]
+        .values_list("soft", "handed_over_at")[:limit]
     )
-    came_back = all(state in (State.BOUNCED, State.FAILED) and soft for state, soft, _ in rows)
-    times = [at for _, _, at in rows if at is not None]
+    came_back = all(soft for soft, _ in rows)
+    times = [at for _, at in rows if at is not None]
     if len(rows) < limit or not came_back or not times:
         return False
     return max(times) - min(times) >= timedelta(days=settings.SOFT_BOUNCE_DAYS)

@@ -180,6 +180,36 @@ def test_soft_bounces_in_a_row_over_enough_days_suppress(settings: Settings) -> 
     assert suppressed()
 
 
+@pytest.mark.parametrize(
+    ("cause", "for_good", "suppresses"),
+    [("mailbox", False, True), ("soft", False, False), ("policy", False, False)],
+)
+def test_a_mailbox_that_is_full_for_days_is_suppressed_though_no_server_gave_up(
+    settings: Settings, cause: str, for_good: bool, suppresses: bool
+) -> None:
+    settings.SOFT_BOUNCE_LIMIT, settings.SOFT_BOUNCE_DAYS = 3, 4
+    for days_ago in (9, 6, 3, 0):
+        assert not suppressed()
+        one = sent(days_ago=days_ago, state=State.PLANNED, sent_at=None)
+        for one.attempts in (1, 2):
+            events.refused(one, cause, "452 4.2.2 mailbox full", for_good=for_good)
+        Delivery.objects.filter(pk=one.pk, state=State.PLANNED).update(
+            state=State.EXPIRED if days_ago else State.PLANNED
+        )
+    assert suppressed() == suppresses
+    assert DeliveryEvent.objects.count() == 4 * suppresses
+
+
+def test_what_a_full_mailbox_took_at_a_later_try_ends_the_row(settings: Settings) -> None:
+    settings.SOFT_BOUNCE_LIMIT, settings.SOFT_BOUNCE_DAYS = 3, 4
+    for days_ago, then in ((12, "expired"), (9, "expired"), (6, "sent"), (3, "expired"), (0, "")):
+        one = sent(days_ago=days_ago, state=State.PLANNED, sent_at=None)
+        events.refused(one, "mailbox", "452 4.2.2 mailbox full", for_good=False)
+        rows = Delivery.objects.filter(pk=one.pk)
+        rows.update(state=then or State.PLANNED, sent_at=timezone.now())
+    assert not suppressed()
+
+
 @pytest.mark.parametrize("days", [(2, 1, 0), (9, 5)])
 def test_too_few_soft_bounces_or_over_too_few_days_do_not(
     settings: Settings, days: tuple[int, ...]
