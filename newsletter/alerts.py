@@ -47,7 +47,7 @@ def _note(subject: str, text: str, now: datetime) -> None:
     if is_new:
         return
     known.text, known.raised_at, known.times = text, now, known.times + 1
-    if not known.waits and (known.mailed_at is None or known.mailed_at <= now - ONCE_IN):
+    if not known.waits and (known.tried_at is None or known.tried_at <= now - ONCE_IN):
         known.waits, known.tried_at = True, None
     known.save()
 
@@ -65,19 +65,21 @@ def send_waiting(now: datetime) -> int:
         if not due.filter(pk=known.pk).update(tried_at=now):
             continue
         try:
-            _mail(known)
+            told = _mail(known)
         except Exception as error:  # its class alone: what a mail server says names addresses
             log.error("an alert could not be mailed: %s", type(error).__name__)
             break  # the others would fare no better
-        Alert.objects.filter(pk=known.pk).update(waits=False, mailed_at=now)
-        sent += 1
+        mailed_at = now if told else known.mailed_at
+        Alert.objects.filter(pk=known.pk).update(waits=False, mailed_at=mailed_at)
+        sent += told
     return sent
 
 
-def _mail(known: Alert) -> None:
+def _mail(known: Alert) -> bool:
+    """False if there is nobody to be told."""
     if not settings.OPERATOR_ADDRESSES:
         log.error("OPERATOR_ADDRESSES is not set: an alert is told to nobody but the admin")
-        return
+        return False
     often = f"\n\nRaised {known.times} times." if known.times > 1 else ""
     EmailMessage(
         f"[{settings.SITE_NAME}] {known.subject}",
@@ -86,3 +88,4 @@ def _mail(known: Alert) -> None:
         settings.OPERATOR_ADDRESSES,
         headers={"Auto-Submitted": "auto-generated"},
     ).send()
+    return True

@@ -19,14 +19,18 @@ from email import message_from_bytes
 from email.errors import HeaderParseError
 from email.header import decode_header
 from email.message import Message
+from email.policy import Compat32
 from email.utils import getaddresses
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 
 # What is beyond is not read: a report stands before the mail it returns, and ours are below 100 kB.
 LONGEST_MAIL = 1024 * 1024
 LONGEST_TEXT = 32 * 1024  # of one part: a report's words stand at its beginning
 LONGEST_DIAGNOSTIC = 2000
+LONGEST_HEADER = 4000
+MOST_LINES = 20_000
 MOST_PARTS = 60
 MOST_RECIPIENTS = 100
 DEEPEST = 8
@@ -468,15 +472,33 @@ NOT_A_COMPLAINT = {"not-spam", "auth-failure", "dmarc"}
 def read(raw: bytes) -> BounceReport:
     """What one mail says. Never raises, whatever the bytes."""
     try:
-        mail = message_from_bytes(_lines(raw[:LONGEST_MAIL]))
+        mail = message_from_bytes(_bounded(raw[:LONGEST_MAIL]), policy=_ShortHeaders())
         return _read(_Parts(mail))
     except (RecursionError, ValueError, LookupError, AttributeError, TypeError):
         # The standard parser meets mail it cannot take; such a mail says nothing to us.
         return BounceReport(Kind.OTHER)
 
 
-def _lines(raw: bytes) -> bytes:
-    return raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n").lstrip(b"\n")
+class _ShortHeaders(Compat32):
+    """The parser's time grows with the square of a header's length."""
+
+    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
+        name, value = super().header_source_parse(sourcelines)
+        return name, value[:LONGEST_HEADER]
+
+
+MULTIPART = re.compile(rb"multipart/", re.IGNORECASE)
+
+
+def _bounded(raw: bytes) -> bytes:
+    """The beginning of a mail, as much as is read, with one kind of line end.
+
+    The parser compares each line with the boundary of each multipart that it is in.
+    """
+    raw = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n").lstrip(b"\n")
+    raw = b"\n".join(raw.split(b"\n", MOST_LINES)[:MOST_LINES])
+    further = next(islice(MULTIPART.finditer(raw), MOST_PARTS, None), None)
+    return raw[: further.start()] if further else raw
 
 
 class _Parts:
@@ -529,7 +551,7 @@ class _Parts:
         found: list[str] = []
         for name in names:
             for value in self.mail.get_all(name, [])[:20]:
-                found += ADDRESS.findall(str(value)[:4000])
+                found += ADDRESS.findall(str(value))
         return tuple(dict.fromkeys(found))
 
 
@@ -574,7 +596,7 @@ def _text_of(raw: bytes, charset: str) -> str:
 def _words(value: Any) -> str:
     """A header's text with its encoded words decoded, as far as they can be."""
     try:
-        pairs = decode_header(str(value)[:4000])
+        pairs = decode_header(str(value))
     except (ValueError, LookupError, HeaderParseError):
         return str(value)
     return "".join(
@@ -584,7 +606,13 @@ def _words(value: Any) -> str:
 
 
 def _without_tags(text: str) -> str:
-    text = re.sub(r"<(style|script)\b.{0,20000}?</\1>", " ", text, flags=re.DOTALL | re.IGNORECASE)
+    # None holds another opening of its kind, or many that never close were each read to the end.
+    text = re.sub(
+        r"<(style|script)\b(?:(?!<\1\b).){0,20000}?</\1>",
+        " ",
+        text,
+        flags=re.DOTALL | re.IGNORECASE,
+    )
     text = re.sub(
         r"<(?:br|/p|/div|/tr|/td|/h\d|/li)\b[^<>]{0,500}>", "\n", text, flags=re.IGNORECASE
     )
@@ -678,7 +706,7 @@ def _object_in(text: str) -> dict[str, Any]:
 
 def _complaint(parts: _Parts) -> BounceReport | None:
     for text in parts.feedback:
-        kind = re.search(r"^\s*Feedback-Type:[ \t]*([\w-]+)", text, re.IGNORECASE | re.MULTILINE)
+        kind = re.search(r"^[ \t]*Feedback-Type:[ \t]*([\w-]+)", text, re.IGNORECASE | re.MULTILINE)
         if kind is None or kind.group(1).lower() in NOT_A_COMPLAINT:
             # A server's report on authentication, or a reader taking it back: nobody complains.
             return BounceReport(Kind.OTHER)
@@ -786,7 +814,7 @@ def _bounce(parts: _Parts, people: list[dict[str, str]], failed: str) -> BounceR
     delayed = delayed or (not actions and STILL_TRYING.search(parts.text) is not None)
     named = [one for one in people if _action_of(one) not in ("delivered", "relayed", "expanded")]
     recipients = [address for one in named if (address := _address_of(one))]
-    recipients += ADDRESS.findall(failed[:4000])
+    recipients += ADDRESS.findall(failed)
     own = {one.lower() for one in (*parts.addresses("From", "Sender", "Return-Path"),)}
     own |= {one.lower() for one in parts.addresses("To", "Delivered-To")}
     if not recipients:

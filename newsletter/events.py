@@ -11,20 +11,21 @@ from __future__ import annotations
 import hashlib
 import logging
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from anymail.signals import tracking
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import InterfaceError, OperationalError, transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from django.dispatch import receiver
 from django.utils import timezone
 
 from newsletter import bounces, sending, subscriptions
-from newsletter.addresses import address_hash, delivery_of_return_path
+from newsletter.addresses import accept, address_hash, delivery_of_return_path
 from newsletter.bounces import BounceReport
 from newsletter.delivery import FIRST_DELAY, move
 from newsletter.models import Delivery, DeliveryEvent, Subscriber, Suppression
@@ -46,6 +47,8 @@ SOFT = (Cause.MAILBOX, Cause.CONTENT, Cause.SOFT)
 ARRIVED = {Kind.DELIVERED, Kind.COMPLAINED, Kind.UNSUBSCRIBED, Kind.AUTORESPONDED}
 ACCEPTED = {Kind.QUEUED, Kind.SENT, Kind.DEFERRED}
 REFUSED = {Kind.BOUNCED, Kind.REJECTED, Kind.FAILED}
+# Of a reader: nothing that is told later takes them back.
+WISHES = {Kind.COMPLAINED, Kind.UNSUBSCRIBED, Cause.COMPLAINT, Cause.UNSUBSCRIBED}
 IN_HAND = (State.CLAIMED, State.HANDED_OVER)
 # Sources whose word needs no proof of a delivery: a webhook's secret, or our own conversation.
 MAILBOX = "mailbox"
@@ -64,10 +67,12 @@ class Consequence(StrEnum):
 
 
 def consequence_of(kind: str, cause: str) -> Consequence:
-    if kind == Kind.UNSUBSCRIBED:
+    if kind == Kind.UNSUBSCRIBED or cause == Cause.UNSUBSCRIBED:
         return Consequence.UNSUBSCRIBE
     if kind == Kind.COMPLAINED or cause == Cause.COMPLAINT:
         return Consequence.SUPPRESS
+    if kind == Kind.DEFERRED and cause == Cause.MAILBOX:
+        return Consequence.COUNT_SOFT
     if kind not in REFUSED:
         return Consequence.NOTHING
     match cause:
@@ -103,7 +108,7 @@ def store(
         content: what tells it from others, where the fields here do not.
     """
     detail = bounces.clean(bounces.without_addresses(detail), LONGEST_DETAIL)
-    hashed = address_hash(recipient.strip()) if recipient.strip() else ""
+    hashed = address_hash(_as_kept(recipient)) if recipient.strip() else ""
     message_id = bounces.clean(message_id, 250)
     told = event_id or repr(
         (kind, cause, delivery_uuid, message_id, hashed, content or (detail, occurred_at))
@@ -160,6 +165,13 @@ def _store_tracking(event: Any, esp_name: str) -> None:
         )
 
 
+def _as_kept(address: str) -> str:
+    try:
+        return accept(address)
+    except ValidationError:
+        return address.strip()
+
+
 def _plain(esp_event: object) -> object:
     return getattr(esp_event, "dict", lambda: esp_event)()
 
@@ -185,7 +197,7 @@ def translated(kind: str, reason: str, text: str) -> tuple[str, str]:
     if kind == Kind.REJECTED:
         match reason:
             case "unsubscribed":
-                return Kind.UNSUBSCRIBED, ""
+                return kind, Cause.UNSUBSCRIBED
             case "spam":
                 return kind, Cause.COMPLAINT
             case "bounced":
@@ -216,12 +228,15 @@ def store_report(report: BounceReport, content: bytes) -> bool:
             kind = Kind.DEFERRED if report.is_delay else Kind.BOUNCED
         case _:
             return False
+    reader = Subscriber.objects.filter(deliveries__uuid=delivery_uuid).first()
+    own = _hashes(reader.address) if reader else set()
     return store(
         kind,
         source=MAILBOX,
         cause="" if kind == Kind.DEFERRED else str(report.cls),
         delivery_uuid=delivery_uuid,
-        recipient=report.recipient,
+        # A report may name others before the reader.
+        recipient=next((r for r in report.recipients if address_hash(r) in own), report.recipient),
         detail=f"{report.status} {report.diagnostic}",
         content=hashlib.sha256(content).hexdigest(),
     )
@@ -235,19 +250,28 @@ def proven_delivery(report: BounceReport) -> uuid.UUID | None:
     return known.values_list("uuid", flat=True).first()
 
 
-def refused(delivery: Delivery, cause: str, said: str) -> None:
-    """A refusal in our own conversation: kept, and its consequence drawn at once."""
+def refused(delivery: Delivery, cause: str, said: str, *, for_good: bool = True) -> None:
+    """A refusal in our own conversation: kept, and its consequence drawn at once, but for what is
+    counted over many: `process_pending` does that.
+
+    Of those for now, only what says something of us, or of the mailbox: one that is full for days
+    may be so at each try until the edition is over. It is kept once for a delivery.
+    """
+    if not for_good and cause not in (Cause.SENDER, Cause.MAILBOX):
+        return
+    is_deferred = not for_good and cause == Cause.MAILBOX
+    kind = Kind.DEFERRED if is_deferred else Kind.BOUNCED
     with transaction.atomic():
         stored = store(
-            Kind.BOUNCED,
+            kind,
             source=SMTP,
             cause=cause,
             delivery_uuid=delivery.uuid,
             recipient=delivery.subscriber.address,
             detail=said,
-            content=delivery.attempts,
+            content="for now" if is_deferred else delivery.attempts,
         )
-        if stored:
+        if stored and consequence_of(kind, cause) is not Consequence.COUNT_POLICY:
             events = DeliveryEvent.objects.filter(delivery_uuid=delivery.uuid, source=SMTP)
             event = events.filter(processed_at=None).latest("id")
             _process(event, timezone.now())
@@ -263,6 +287,7 @@ class Tally:
     processed: int = 0
     waiting: int = 0
     failed: int = 0
+    refusing: set[str] = field(default_factory=set)  # domains, by policy
 
     def __str__(self) -> str:
         return f"{self.processed} processed, {self.waiting} waiting, {self.failed} failed"
@@ -272,32 +297,41 @@ def process_pending(now: datetime | None = None) -> Tally:
     """Process what is stored and due. Any number may run at once: each takes what is free."""
     now = now or timezone.now()
     tally = Tally()
+    pending = DeliveryEvent.objects.filter(processed_at=None)
+    pending = pending.filter(Q(retry_at=None) | Q(retry_at__lte=now)).order_by("id")
     last = 0
-    while events := _process_batch(last, now, tally):
-        last = events
+    while ids := list(pending.filter(id__gt=last).values_list("id", flat=True)[:BATCH]):
+        for pk in ids:
+            _process_alone(pending.filter(pk=pk), now, tally)
+        last = ids[-1]
+    # Once for all that came: the deliveries of a day are many, and so may be the refusals.
+    if tally.refusing:
+        _pause_refusing(tally.refusing, now)
     if tally.processed or tally.failed:
         log.info("process_events: %s", tally)
     return tally
 
 
-def _process_batch(after: int, now: datetime, tally: Tally) -> int:
-    """The id of the last of a batch; 0 if there is none."""
-    pending = DeliveryEvent.objects.filter(processed_at=None, id__gt=after)
-    pending = pending.filter(Q(retry_at=None) | Q(retry_at__lte=now))
-    with transaction.atomic():
-        batch = list(pending.order_by("id").select_for_update(skip_locked=True)[:BATCH])
-        for event in batch:
-            try:
-                with transaction.atomic():
-                    done = _process(event, now)
-            except Exception as error:  # one poisoned event keeps no other waiting
-                log.exception("event %d could not be processed", event.pk)
-                _settle(event, now, f"error: {type(error).__name__}")
-                tally.failed += 1
-            else:
-                tally.processed += done
-                tally.waiting += not done
-    return batch[-1].pk if batch else 0
+def _process_alone(pending: QuerySet[DeliveryEvent], now: datetime, tally: Tally) -> None:
+    """One event in a transaction of its own: what becomes of one is nothing to another, and none
+    holds the rows that it changed while others are processed."""
+    try:
+        with transaction.atomic():
+            event = pending.select_for_update(skip_locked=True).first()
+            if event is None:
+                return
+            done = _process(event, now)
+    except OperationalError:  # another transaction was preferred: nothing is wrong with the event
+        tally.waiting += pending.update(retry_at=now + timedelta(minutes=1))
+    except Exception as error:  # one poisoned event keeps no other waiting
+        log.exception("an event could not be processed")
+        outcome = f"error: {type(error).__name__}"
+        tally.failed += pending.update(processed_at=now, outcome=outcome)
+    else:
+        tally.processed += done
+        if event.delivery and consequence_of(event.kind, event.cause) is Consequence.COUNT_POLICY:
+            tally.refusing.add(sending.domain_of(event.delivery.subscriber.address))
+        tally.waiting += not done
 
 
 def _process(event: DeliveryEvent, now: datetime) -> bool:
@@ -312,21 +346,34 @@ def _process(event: DeliveryEvent, now: datetime) -> bool:
         _settle(event, now, outcome or "no delivery of ours")
         return True
     event.delivery = delivery
-    event.save(update_fields=["delivery"])
+    own = {"", *_hashes(delivery.subscriber.address)}
+    if event.cause == Cause.INVALID and event.address_hash not in own:
+        event.cause = Cause.SOFT  # a dead forward behind the mailbox: their own address is there
+    event.save(update_fields=["delivery", "cause"])
     if delivery.state in IN_HAND:
         return _wait(event, now)
     outdated = _tells_of_the_past(event)
     moved = "" if outdated else _move(event, delivery, now)
     outcomes = [moved] if moved else []
-    if not outdated or event.kind in (Kind.COMPLAINED, Kind.UNSUBSCRIBED):
+    if not outdated or WISHES & {event.kind, event.cause}:
         outcomes.append(_consequences(event, delivery, now))
     _settle(event, now, "; ".join(filter(None, outcomes)) or "nothing")
     return True
 
 
+def _hashes(address: str) -> set[str]:
+    """Those of an address, as its mail server may call it: some drop the plus part."""
+    local, _, domain = address.rpartition("@")
+    return {address_hash(address), address_hash(f"{local.partition('+')[0]}@{domain}")}
+
+
 def _delivery_of(event: DeliveryEvent) -> Delivery | None:
-    """By what we gave the provider along with it, else by the provider's id or our own."""
+    """By what we gave the provider along with it, else by the provider's id or our own.
+
+    Its reader is locked: who is erased at this moment takes the delivery along.
+    """
     found = Delivery.objects.select_related("subscriber")
+    found = found.select_for_update(of=("subscriber",), no_key=True)
     if event.delivery_uuid is not None:
         return found.filter(uuid=event.delivery_uuid).first()
     if not event.message_id:
@@ -418,12 +465,6 @@ def _consequences(event: DeliveryEvent, delivery: Delivery, now: datetime) -> st
             note = f"{settings.SOFT_BOUNCE_LIMIT} soft bounces in a row"
             subscriptions.suppress(subscriber.address, Suppression.Reason.INVALID, note)
             return f"suppressed: {note}"
-        case Consequence.COUNT_POLICY:
-            domain = sending.domain_of(subscriber.address)
-            share = _policy_percent(domain, now)
-            if share >= settings.POLICY_BOUNCE_PERCENT:
-                sending.pause_domain(domain, f"It refuses {share} % of its mails by policy.")
-                return f"paused {domain}: {share} % refused"
         case Consequence.PAUSE_ALL:
             sending.pause(f"{event.source} refuses us as a sender: {event.detail[:200]}")
             return "paused all sending"
@@ -455,35 +496,43 @@ def _suppress_hash(event: DeliveryEvent) -> str:
 
 def _bounces_softly(delivery: Delivery) -> bool:
     """Whether the last deliveries to this reader, up to this one, all came back softly, over long
-    enough. One that is refused by policy counts for neither."""
+    enough. One that is refused by policy counts for neither, nor one that expired for any reason
+    but a full mailbox."""
     limit = settings.SOFT_BOUNCE_LIMIT
-    soft = DeliveryEvent.objects.filter(
-        delivery=OuterRef("pk"), kind__in=REFUSED, cause__in=[*SOFT, ""]
+    told = DeliveryEvent.objects.filter(delivery=OuterRef("pk"))
+    softly = told.filter(kind__in=REFUSED, cause__in=[*SOFT, ""])
+    deferred = told.filter(kind=Kind.DEFERRED, cause=Cause.MAILBOX)
+    arrived = (State.SENT, State.DELIVERED, State.COMPLAINED)
+    past = Delivery.objects.filter(subscriber=delivery.subscriber_id, id__lte=delivery.pk).annotate(
+        soft=Q(state__in=(State.BOUNCED, State.FAILED)) & Exists(softly)
+        | Q(state=State.EXPIRED) & Exists(deferred)
     )
-    over = (State.SENT, State.DELIVERED, State.BOUNCED, State.COMPLAINED, State.FAILED)
-    past = Delivery.objects.filter(
-        subscriber=delivery.subscriber_id, id__lte=delivery.pk, state__in=over
-    ).annotate(soft=Exists(soft))
     rows = list(
-        past.filter(~Q(state=State.FAILED) | Q(soft=True))
+        past.filter(Q(soft=True) | Q(state__in=(*arrived, State.BOUNCED)))
         .order_by("-id")
-        .values_list("state", "soft", "handed_over_at")[:limit]
+        .values_list("soft", "handed_over_at")[:limit]
     )
-    came_back = all(state in (State.BOUNCED, State.FAILED) and soft for state, soft, _ in rows)
-    times = [at for _, _, at in rows if at is not None]
+    came_back = all(soft for soft, _ in rows)
+    times = [at for _, at in rows if at is not None]
     if len(rows) < limit or not came_back or not times:
         return False
     return max(times) - min(times) >= timedelta(days=settings.SOFT_BOUNCE_DAYS)
 
 
-def _policy_percent(domain: str, now: datetime) -> int:
-    """Of the deliveries handed over to a domain in a day, the share it refused by policy."""
-    recent = Delivery.objects.filter(
-        handed_over_at__gt=now - timedelta(days=1),
-        subscriber__address__iendswith=f"@{domain}",
-    )
+def _pause_refusing(domains: set[str], now: datetime) -> None:
+    """Pause those of `domains` that refused too many of a day's mails by policy."""
     refusals = DeliveryEvent.objects.filter(
         delivery=OuterRef("pk"), kind__in=REFUSED, cause=Cause.POLICY
     )
-    count = recent.filter(Exists(refusals)).count()
-    return 100 * count // max(recent.count(), 1) if count >= FEWEST_REFUSALS else 0
+    counts = (
+        Delivery.objects.filter(handed_over_at__gt=now - timedelta(days=1))
+        .annotate(domain=sending.domain_expression("subscriber__address"))
+        .filter(domain__in=domains)
+        .order_by()
+        .values_list("domain")
+        .annotate(Count("pk"), refused=Count("pk", filter=Exists(refusals)))
+    )
+    for domain, number, refused in counts:
+        share = 100 * refused // number
+        if refused >= FEWEST_REFUSALS and share >= settings.POLICY_BOUNCE_PERCENT:
+            sending.pause_domain(domain, f"It refuses {share} % of its mails by policy.")

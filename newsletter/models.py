@@ -717,7 +717,8 @@ class DeliveryEvent(models.Model):
         UNKNOWN = "unknown"
 
     class Cause(models.TextChoices):
-        """Why it did not arrive: the classes of newsletter.bounces."""
+        """Why it did not arrive: the classes of newsletter.bounces, and what a provider remembers
+        of a reader who left by its own link."""
 
         INVALID = "invalid", "invalid address"
         COMPLAINT = "complaint"
@@ -726,6 +727,7 @@ class DeliveryEvent(models.Model):
         POLICY = "policy", "policy or reputation"
         SENDER = "sender", "refusal of the sender"
         SOFT = "soft", "unclassified"
+        UNSUBSCRIBED = "unsubscribed"
 
     event_id = models.CharField(max_length=255, blank=True, help_text="The provider's, if any.")
     content_digest = models.CharField(max_length=64, unique=True, editable=False)
@@ -763,7 +765,7 @@ class DeliveryEvent(models.Model):
                 condition=Q(
                     cause__in=[
                         "", "invalid", "complaint", "mailbox", "content", "policy", "sender",
-                        "soft",
+                        "soft", "unsubscribed",
                     ]
                 ),
                 name="deliveryevent_cause_known",

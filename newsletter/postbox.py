@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from newsletter.bounces import LONGEST_MAIL
+from newsletter.findings import several
 
 
 class NoPostbox(Exception):
@@ -48,8 +49,16 @@ def from_maildir(folder: Path) -> Iterator[Letter]:
         if (folder / "cur").is_dir() and (folder / "new").is_dir():
             yield from _unread_in(folder)
         else:
+            unreadable = []
             for path in sorted(folder.rglob("*.eml")):
-                yield Letter(str(path.relative_to(folder)), _beginning_of(path), _stays)
+                name = str(path.relative_to(folder))
+                try:
+                    content = _beginning_of(path)
+                except OSError:
+                    unreadable.append(name)
+                else:
+                    yield Letter(name, content, _stays)
+            _tell_of(unreadable)
             if not folder.is_dir():
                 raise NoPostbox(f"{folder} is not a folder")
     except OSError as error:
@@ -57,6 +66,7 @@ def from_maildir(folder: Path) -> Iterator[Letter]:
 
 
 def _unread_in(folder: Path) -> Iterator[Letter]:
+    unreadable = []
     for path in sorted([*(folder / "new").iterdir(), *(folder / "cur").iterdir()]):
         name, _, flags = path.name.partition(":2,")
         if path.name.startswith(".") or not path.is_file() or set(flags) & {"S", "T"}:
@@ -66,7 +76,18 @@ def _unread_in(folder: Path) -> Iterator[Letter]:
             content = _beginning_of(path)
         except FileNotFoundError:
             continue  # another process was quicker
+        except OSError:
+            unreadable.append(name)
+            continue
         yield Letter(name, content, lambda path=path, read=read: _rename(path, read))  # type: ignore[misc]
+    _tell_of(unreadable)
+
+
+def _tell_of(unreadable: list[str]) -> None:
+    """Once all others were handed out: one mail that cannot be opened keeps none back."""
+    if unreadable:
+        number = several(len(unreadable), "mail", "mails")
+        raise NoPostbox(f"{number} could not be read, the first is {unreadable[0]}")
 
 
 def _rename(path: Path, target: Path) -> None:
@@ -74,6 +95,8 @@ def _rename(path: Path, target: Path) -> None:
         path.rename(target)
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise NoPostbox(f"{path.name} cannot be marked as read: {error.strerror}") from None
 
 
 def _beginning_of(path: Path) -> bytes:
@@ -110,6 +133,10 @@ def _mailbox(url: str, timeout: float) -> Iterator[imaplib.IMAP4]:
         raise NoPostbox("the IMAP address is not a URL") from None
     if parts.scheme not in ("imap", "imaps") or not host or parts.username is None:
         raise NoPostbox("write the IMAP address as imaps://user:password@host/folder")
+    user, password = unquote(parts.username), unquote(parts.password or "")
+    folder = unquote(parts.path.strip("/")) or "INBOX"
+    if not f"{user}{password}{folder}".isascii():
+        raise NoPostbox("IMAP takes a user, password and folder of plain ASCII letters alone")
     trusted = ssl.create_default_context()
     server: imaplib.IMAP4
     if parts.scheme == "imaps":
@@ -122,9 +149,9 @@ def _mailbox(url: str, timeout: float) -> Iterator[imaplib.IMAP4]:
                 server.starttls(trusted)
             elif not _is_loopback(host):
                 raise NoPostbox("the IMAP server offers no STARTTLS; use imaps://")
-        server.login(unquote(parts.username), unquote(parts.password or ""))
-        folder = re.sub(r'(["\\])', r"\\\1", unquote(parts.path.strip("/")) or "INBOX")
-        answer, _ = server.select(f'"{folder}"')
+        server.login(user, password)
+        quoted = re.sub(r'(["\\])', r"\\\1", folder)
+        answer, _ = server.select(f'"{quoted}"')
         if answer != "OK":
             raise NoPostbox("the IMAP server has no such folder")
         yield server

@@ -91,7 +91,7 @@ def pause(
 
     Returns:
         The pause; None if all sending is paused already. That one keeps its reason, and lasts the
-        longer of the two.
+        longer of the two; but the service leaves a person's as it is, and tells the operators.
     """
     return _pause(ALL, why, until, by)
 
@@ -125,12 +125,22 @@ def _pause(
         standing, is_new = SendingPause.objects.get_or_create(
             domain=domain, ended_at=None, defaults=values
         )
-        if not is_new:
+        if not is_new and (by is not None or standing.by is None):
             if until is None:
                 rows.update(until=None)
             else:
                 rows.filter(until__lt=until).update(until=until)
             return None
+    if not is_new:
+        # Their end is theirs. If nothing is mended by then, the next refusal pauses it again.
+        end = standing.until
+        ends = f"at {end.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if end else "when somebody resumes it"
+        alerts.alert(
+            f"{standing.words} is refused while it is paused",
+            f"The service would have paused {standing}: {why}\n\nIt is paused by hand already "
+            f"({standing.why}), and that pause ends {ends}. Mend the cause before.",
+        )
+        return None
     log.warning("%s is paused: %s", standing, why)
     if by is None:
         alerts.alert(
@@ -239,9 +249,9 @@ class WarmUp:
     caps: tuple[int, ...]
 
     def cap(self, day: date) -> int | None:
-        """The most mails of `day`, None: no limit (any more). Before the start, as on day 1."""
-        number = max((day - self.start).days, 0)
-        return self.caps[number] if number < len(self.caps) else None
+        """The most mails of `day`, None: no limit, before the start or after the plan."""
+        number = (day - self.start).days
+        return self.caps[number] if 0 <= number < len(self.caps) else None
 
 
 def _domain_rates() -> Mapping[str, int]:

@@ -92,8 +92,16 @@ def test_any_subject_makes_one_header(subject: str) -> None:
     assert "Bcc" not in sent.message()
 
 
-def test_without_operators_it_is_in_the_admin_alone(settings: Settings) -> None:
-    settings.OPERATOR_ADDRESSES = []
+def test_without_operators_it_is_in_the_admin_alone_and_not_called_mailed(
+    settings: Settings, clock: time_machine.Traveller
+) -> None:
+    operators, settings.OPERATOR_ADDRESSES = settings.OPERATOR_ADDRESSES, []
     alert("Down", "text")
     assert mail.outbox == []
-    assert Alert.objects.get().subject == "Down"
+    known = Alert.objects.get()
+    assert (known.subject, known.mailed_at, known.waits) == ("Down", None, False)
+    clock.shift(timedelta(hours=1))
+    settings.OPERATOR_ADDRESSES = operators
+    alert("Down", "text")
+    assert len(mail.outbox) == 1
+    assert Alert.objects.get().mailed_at == timezone.now()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from email import message_from_bytes
 from email.message import EmailMessage
 from pathlib import Path
+from time import process_time
 
 import pytest
 from flufl.bounce import all_failures
@@ -242,6 +243,31 @@ def hostile() -> Iterator[bytes]:
 @pytest.mark.parametrize("raw", list(hostile()))
 def test_hostile_mail_raises_nothing_and_suppresses_nobody(raw: bytes) -> None:
     assert read(raw).cls not in (Class.INVALID, Class.COMPLAINT)
+
+
+def slow() -> Iterator[bytes]:
+    """What takes a reader long whose time grows with the square of a length."""
+    parts = b'From: MAILER-DAEMON@x.example\nContent-Type: multipart/mixed; boundary="b"\n\n'
+    for kind, text in (
+        (b"text/html", b"<style" * 5000),
+        (b"message/feedback-report", b"\n" * 30_000),
+        (b"message/delivery-status", b"Diagnostic-Code:" + b"\n  a" * 7500),
+    ):
+        yield parts + (b"--b\nContent-Type: " + kind + b"\n\n" + text + b"\n") * 30
+    for kind in (b"text/plain", b"multipart/mixed"):
+        yield b"Content-Type: " + kind + b";" * 900_000 + b"\n\nhi"
+        yield b"Content-Type: " + kind + b"; " + b"a*0*=b;" * 100_000 + b"\n\nhi"
+    nested = b'Content-Type: multipart/mixed; boundary="b%d"\n\n--b%d\n'
+    for depth in (50, 900):
+        yield b"".join(nested % (n, n) for n in range(depth)) + b"x\n" * 450_000
+
+
+def test_no_mail_holds_up_those_behind_it() -> None:
+    for number, raw in enumerate(slow()):
+        assert len(raw) < bounces.LONGEST_MAIL
+        began = process_time()
+        read(raw)
+        assert process_time() - began < 1, number
 
 
 def test_what_follows_a_long_report_is_not_read() -> None:

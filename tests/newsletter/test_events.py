@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection, transaction
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import include, path
 from django.utils import timezone
 from pytest_django import Settings
 
-from newsletter import addresses, bounces, delivery, events, sending
+from newsletter import addresses, bounces, delivery, events, sending, subscriptions
 from newsletter.addresses import address_hash, delivery_of_return_path, return_path
 from newsletter.events import Kind, process_pending, store
 from newsletter.models import Delivery, DeliveryEvent, Subscriber, Suppression
 from tests.factories import make_delivery, make_frozen_edition, make_paper, make_subscriber
+from tests.newsletter.pages import in_thread, until_blocked
 from tests.newsletter.test_bounces import dsn, feedback, plain
 from tests.smtp import SmtpServer
 
@@ -65,6 +68,7 @@ def suppressed(address: str = "alice@example.org") -> bool:
         ("bounced", "soft", State.BOUNCED, False),
         ("bounced", "policy", State.FAILED, False),
         ("rejected", "complaint", State.BOUNCED, True),
+        ("rejected", "unsubscribed", State.BOUNCED, False),
         ("failed", "sender", State.PLANNED, False),
         ("complained", "complaint", State.COMPLAINED, True),
         ("deferred", "", State.SENT, False),
@@ -153,6 +157,20 @@ def test_who_unsubscribes_at_the_provider_is_unsubscribed_here() -> None:
     assert one.subscriber.state == Subscriber.State.UNSUBSCRIBED
 
 
+@pytest.mark.parametrize(
+    ("state", "then"), [(State.FAILED, State.FAILED), (State.UNKNOWN, State.BOUNCED)]
+)
+def test_a_mail_that_the_provider_dropped_for_who_left_is_not_sent(
+    state: State, then: State
+) -> None:
+    one = sent(state=state, sent_at=None, error="550 no")
+    tell(one, "rejected", "unsubscribed")
+    assert one.state == then
+    assert one.error == ("550 no" if state == State.FAILED else "")
+    one.subscriber.refresh_from_db()
+    assert one.subscriber.state == Subscriber.State.UNSUBSCRIBED
+
+
 def test_soft_bounces_in_a_row_over_enough_days_suppress(settings: Settings) -> None:
     settings.SOFT_BOUNCE_LIMIT, settings.SOFT_BOUNCE_DAYS = 3, 4
     for days_ago in (5, 3):
@@ -160,6 +178,36 @@ def test_soft_bounces_in_a_row_over_enough_days_suppress(settings: Settings) -> 
     assert not suppressed()
     tell(sent(), "bounced", "soft")
     assert suppressed()
+
+
+@pytest.mark.parametrize(
+    ("cause", "for_good", "suppresses"),
+    [("mailbox", False, True), ("soft", False, False), ("policy", False, False)],
+)
+def test_a_mailbox_that_is_full_for_days_is_suppressed_though_no_server_gave_up(
+    settings: Settings, cause: str, for_good: bool, suppresses: bool
+) -> None:
+    settings.SOFT_BOUNCE_LIMIT, settings.SOFT_BOUNCE_DAYS = 3, 4
+    for days_ago in (9, 6, 3, 0):
+        assert not suppressed()
+        one = sent(days_ago=days_ago, state=State.PLANNED, sent_at=None)
+        for one.attempts in (1, 2):
+            events.refused(one, cause, "452 4.2.2 mailbox full", for_good=for_good)
+        Delivery.objects.filter(pk=one.pk, state=State.PLANNED).update(
+            state=State.EXPIRED if days_ago else State.PLANNED
+        )
+    assert suppressed() == suppresses
+    assert DeliveryEvent.objects.count() == 4 * suppresses
+
+
+def test_what_a_full_mailbox_took_at_a_later_try_ends_the_row(settings: Settings) -> None:
+    settings.SOFT_BOUNCE_LIMIT, settings.SOFT_BOUNCE_DAYS = 3, 4
+    for days_ago, then in ((12, "expired"), (9, "expired"), (6, "sent"), (3, "expired"), (0, "")):
+        one = sent(days_ago=days_ago, state=State.PLANNED, sent_at=None)
+        events.refused(one, "mailbox", "452 4.2.2 mailbox full", for_good=False)
+        rows = Delivery.objects.filter(pk=one.pk)
+        rows.update(state=then or State.PLANNED, sent_at=timezone.now())
+    assert not suppressed()
 
 
 @pytest.mark.parametrize("days", [(2, 1, 0), (9, 5)])
@@ -181,18 +229,20 @@ def test_a_delivery_between_them_ends_the_row(settings: Settings) -> None:
     assert not suppressed()
 
 
-def test_a_domain_that_refuses_too_many_by_policy_is_paused(settings: Settings) -> None:
-    settings.POLICY_BOUNCE_PERCENT = 50
-    paper = make_paper()
-    edition = make_frozen_edition(paper)
-    now = timezone.now()
-    ours = [
+def sent_to(domain: str, number: int) -> list[Delivery]:
+    edition, now = make_frozen_edition(make_paper()), timezone.now()
+    return [
         make_delivery(
-            make_subscriber(f"{number}@big.example"),
+            make_subscriber(f"{number}@{domain}"),
             edition=edition, state=State.SENT, sent_at=now, handed_over_at=now,
         )
-        for number in range(12)
+        for number in range(number)
     ]  # fmt: skip
+
+
+def test_a_domain_that_refuses_too_many_by_policy_is_paused(settings: Settings) -> None:
+    settings.POLICY_BOUNCE_PERCENT = 50
+    ours = sent_to("big.example", 12)
     for one in ours[:5]:
         tell(one, "bounced", "policy")
     assert not sending.is_paused("big.example")
@@ -200,6 +250,25 @@ def test_a_domain_that_refuses_too_many_by_policy_is_paused(settings: Settings) 
     assert sending.is_paused("big.example")
     assert not sending.is_paused()
     assert not Suppression.objects.exists()
+
+
+def test_a_days_deliveries_are_counted_once_however_many_are_refused(settings: Settings) -> None:
+    settings.POLICY_BOUNCE_PERCENT = 50
+    with CaptureQueriesContext(connection) as queries:
+        for one in sent_to("big.example", 9):
+            one.state = State.FAILED
+            one.save()
+            events.refused(one, "policy", "554 5.7.1 blocked")
+        process_pending()
+    assert sending.is_paused("big.example")
+    assert sum("COUNT(" in query["sql"] for query in queries) == 1
+
+
+def test_few_refusals_pause_no_domain_whatever_the_share(settings: Settings) -> None:
+    settings.POLICY_BOUNCE_PERCENT = 0
+    for one in sent_to("small.example", 4):
+        tell(one, "bounced", "policy")
+    assert not sending.is_paused("small.example")
 
 
 def test_a_refusal_of_us_pauses_all_sending() -> None:
@@ -221,6 +290,23 @@ def test_a_poisoned_event_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(events, "_delivery_of", poisoned)
     tally = process_pending()
     assert (tally.failed, tally.processed) == (1, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_event_whose_reader_is_erased_meanwhile_keeps_no_other_waiting() -> None:
+    first, second = sent(), sent("bob@example.org", days_ago=1)
+    for one in (first, second):
+        store("bounced", source="Mailgun", cause="soft", delivery_uuid=one.uuid, event_id=str(one))
+    tallies: list[events.Tally] = []
+    with transaction.atomic():
+        subscriptions.erase(first.subscriber, way="link")
+        worker = in_thread(lambda: tallies.append(process_pending()))
+        until_blocked(worker)
+    worker.join()
+    [tally] = tallies
+    assert (tally.waiting, tally.processed, tally.failed) == (1, 1, 0)
+    second.refresh_from_db()
+    assert second.state == State.BOUNCED
 
 
 def test_no_plain_address_and_no_control_character_is_kept() -> None:
@@ -325,7 +411,7 @@ def test_a_provider_suppresses_an_address_of_no_delivery() -> None:
 @pytest.mark.parametrize(
     ("kind", "reason", "text", "expected"),
     [
-        ("rejected", "unsubscribed", "", ("unsubscribed", "")),
+        ("rejected", "unsubscribed", "", ("rejected", "unsubscribed")),
         ("rejected", "spam", "", ("rejected", "complaint")),
         ("rejected", "bounced", "", ("rejected", "invalid")),
         ("rejected", "blocked", "", ("rejected", "policy")),
@@ -379,6 +465,53 @@ def test_a_bounce_to_its_return_path_suppresses(settings: Settings) -> None:
     process_pending()
     one.refresh_from_db()
     assert (one.state, suppressed()) == (State.BOUNCED, True)
+
+
+@pytest.mark.parametrize(
+    ("reader", "named", "suppresses"),
+    [
+        ("alice@example.org", "old@elsewhere.example", False),
+        ("alice@example.org", "old@elsewhere.example, alice@example.org", True),
+        ("alice@example.org", "ALICE@Example.ORG", True),
+        ("alice+news@example.org", "alice@example.org", True),
+        ("alice+news@example.org", "bob@example.org", False),
+        ("alice@xn--mller-kva.example", "alice@xn--mller-kva.example", True),
+    ],
+)
+def test_an_address_behind_the_readers_own_does_not_suppress_them(
+    settings: Settings, reader: str, named: str, suppresses: bool
+) -> None:
+    settings.BOUNCE_ADDRESS = "bounces@news.example.org"
+    one = sent(reader)
+    final = b"Final-Recipient: rfc822; alice@example.org\n"
+    original = f"Original-Recipient: rfc822; {reader}\n".encode()
+    raw = dsn("smtp; 550 5.1.1 user unknown")
+    blocks = [
+        b"%sFinal-Recipient: rfc822; %s\n" % (original, address.encode())
+        for address in named.split(", ")
+    ]
+    rest = b"Action: failed\nStatus: 5.1.1\n\n"
+    raw = returned(raw.replace(final, rest.join(blocks)), to=return_path(one.uuid))
+    assert bounces.read(raw).cls is bounces.Class.INVALID
+    assert events.store_report(bounces.read(raw), raw)
+    process_pending()
+    one.refresh_from_db()
+    assert (one.state, suppressed(reader)) == (State.BOUNCED, suppresses)
+    assert not suppressed("old@elsewhere.example")
+
+
+def test_a_provider_that_names_an_address_behind_the_readers_own_does_not_suppress_them() -> None:
+    one = sent("alice@xn--mller-kva.example")
+    tell(one, "bounced", "invalid", recipient="old@elsewhere.example")
+    assert not suppressed(one.subscriber.address)
+    tell(one, "bounced", "invalid", recipient="Alice@Müller.example")
+    assert suppressed(one.subscriber.address)
+
+
+def test_who_complains_of_a_forwarded_mail_complains() -> None:
+    one = sent()
+    tell(one, "complained", "complaint", recipient="old@elsewhere.example")
+    assert suppressed()
 
 
 @pytest.mark.parametrize("raw", [dsn(), feedback()])

@@ -94,6 +94,21 @@ def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
         run("--maildir", str(tmp_path / "none"))
 
 
+@pytest.mark.parametrize("folder", ["new", "."])
+def test_a_mail_that_cannot_be_opened_keeps_none_back_and_is_said(
+    maildir: Path, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if folder == ".":
+        for name in ("new", "cur", "tmp"):
+            (maildir / name).rmdir()
+    (maildir / folder / "1.eml").symlink_to("/proc/self/mem")  # a file that opens and reads as none
+    (maildir / folder / "2.eml").write_bytes(returned(dsn(), sent()))
+    with pytest.raises(CommandError, match=r"1 mail could not be read, the first is 1\.eml"):
+        call_command("process_bounces", "--maildir", str(maildir))
+    assert "2.eml\tbounce" in capsys.readouterr().out
+    assert suppressed()
+
+
 class ImapServer(socketserver.ThreadingTCPServer):
     """Speaks as much of RFC 3501 as reading unseen mails takes; imaplib is the client."""
 
@@ -171,6 +186,15 @@ def test_a_refused_password_is_not_repeated(imap: ImapServer) -> None:
     with pytest.raises(CommandError, match="refused") as caught:
         run("--imap", url_of(imap, "bounces:hunter2"))
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("user", ["bounces:p%C3%BCss", "b%C3%B6b:x"])
+def test_a_password_that_imap_cannot_carry_is_said_and_not_repeated(
+    imap: ImapServer, user: str
+) -> None:
+    with pytest.raises(CommandError, match="ASCII") as caught:
+        run("--imap", url_of(imap, user))
+    assert "ü" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["https://x/", "imaps://host/INBOX", "imap://[", "x"])

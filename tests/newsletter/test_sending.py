@@ -213,6 +213,28 @@ def test_a_pause_by_the_service_tells_the_operators_and_one_by_hand_does_not(
     assert "refuses our key" in Alert.objects.get().text
 
 
+@pytest.mark.parametrize("hours", [2, None])
+def test_the_service_leaves_the_end_of_a_persons_pause_and_tells_the_operators(
+    hours: int | None, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+) -> None:
+    olga = User.objects.create_user("olga")
+    end = timezone.now() + timedelta(hours=hours) if hours else None
+    for domain in ("one.example", SendingPause.ALL):
+        why = "maintenance there"
+        with django_capture_on_commit_callbacks(execute=True):
+            if domain:
+                sending.pause_domain(domain, why, until=end, by=olga)
+                sending.pause_domain(domain, "It refuses 50 % of its mails by policy.")
+            else:
+                sending.pause(why, until=end, by=olga)
+                sending.pause("the provider refuses our key")
+        standing = SendingPause.objects.get(domain=domain)
+        assert (standing.until, standing.why, standing.by) == (end, why, olga)
+        alert = Alert.objects.get(subject=f"{standing.words} is refused while it is paused")
+        assert "refuses" in alert.text
+        assert (f"{end:%H:%M} UTC" if end else "when somebody resumes it") in alert.text
+
+
 # Buckets
 
 moments = st.lists(
@@ -370,7 +392,7 @@ def test_a_warm_up_caps_each_day_and_then_no_more() -> None:
     assert plan is not None
     start = date(2026, 11, 20)
     caps = [plan.cap(start + timedelta(days=n)) for n in range(-2, 5)]
-    assert caps == [50, 50, 50, 100, 500, None, None]
+    assert caps == [None, None, 50, 100, 500, None, None]
     assert parse_warm_up("", "nonsense") is None
 
 
