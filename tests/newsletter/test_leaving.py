@@ -218,7 +218,8 @@ def test_the_admins_trail_of_an_erasure_names_no_address(admin_client: Client) -
     alice = make_subscriber()
     for action in ("unsubscribe", "erase"):
         admin_client.post(
-            "/admin/newsletter/subscriber/", {"action": action, "_selected_action": [alice.pk]}
+            "/admin/newsletter/subscriber/",
+            {"action": action, "_selected_action": [alice.pk], "sure": "Yes"},
         )
     assert not Subscriber.objects.exists()
     trail = list(LogEntry.objects.values_list("object_repr", flat=True))
