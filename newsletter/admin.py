@@ -201,14 +201,14 @@ class DeliveryAdmin(NoHandWriting, admin.ModelAdmin[Delivery]):
     def _settle(
         self, request: HttpRequest, rows: QuerySet[Delivery], target: Delivery.State
     ) -> None:
-        settled, word = 0, str(target.label).lower()
+        settled = 0
         for delivery in rows:
             if settle_unknown(delivery, target):
                 settled += 1
-                self.log_change(request, delivery, f"Settled as {word}.")
+                self.log_change(request, delivery, f"Settled as {target.label}.")
         left = len(rows) - settled
-        rest = f" {left} had no unknown outcome and stay as they are." if left else ""
-        messages.info(request, f"{settled} settled as {word}.{rest}")
+        word = f" {left} had no unknown outcome and stay as they are." if left else ""
+        messages.info(request, f"{settled} settled as {target.label}.{word}")
 
     def render_change_form(
         self,
