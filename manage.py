@@ -18,9 +18,15 @@ def main() -> None:
 
             private_servers.ensure()
     try:
+        from django.conf import settings
+        from django.core.exceptions import ImproperlyConfigured
         from django.core.management import execute_from_command_line
     except ImportError as error:
         raise SystemExit("Django is not installed here: run `make setup`.") from error
+    try:
+        settings.DEBUG  # noqa: B018  (reads the environment)
+    except ImproperlyConfigured as error:
+        raise SystemExit(f"A setting is wrong: {error}") from None
     execute_from_command_line(sys.argv)
 
 

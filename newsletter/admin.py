@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ActionForm
+from django.contrib.admin.widgets import AdminTextareaWidget
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied, ValidationError
-from django.db.models import F, QuerySet
+from django.db.models import F, QuerySet, TextField
 from django.forms import BaseInlineFormSet, CharField, ModelForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
@@ -48,12 +51,13 @@ class InterestFormSet(BaseInlineFormSet[Interest, Subscriber, ModelForm[Interest
             )
 
 
-class InterestInline(admin.TabularInline[Interest, Subscriber]):
+class InterestInline(admin.StackedInline[Interest, Subscriber]):
     model = Interest
     form = MeanwhileForm[Interest]
     formset = InterestFormSet
     fields = ("name", "words", "categories", "authors", "example_ids")
     extra = 0
+    formfield_overrides = {TextField: {"widget": AdminTextareaWidget(attrs={"rows": 3})}}
 
 
 @admin.register(Subscriber)
@@ -83,6 +87,19 @@ class SubscriberAdmin(admin.ModelAdmin[Subscriber]):
 
     def has_delete_permission(self, request: HttpRequest, obj: Subscriber | None = None) -> bool:
         return False  # "erase" does it, and remembers not to mail the address again
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: Subscriber | None = None,
+    ) -> HttpResponse:
+        if obj is not None:
+            context["subtitle"] = obj.address  # for a person; the trail keeps the UUID
+        return super().render_change_form(request, context, add, change, form_url, obj)
 
     def save_model(
         self, request: HttpRequest, obj: Subscriber, form: ModelForm[Subscriber], change: bool
@@ -151,22 +168,33 @@ class SubscriberAdmin(admin.ModelAdmin[Subscriber]):
 
 @admin.register(Delivery)
 class DeliveryAdmin(NoHandWriting, admin.ModelAdmin[Delivery]):
-    list_display = (
-        "uuid",
-        "edition",
-        "subscriber__address",
-        "state",
-        "skip_reason",
-        "sent_at",
-        "attempts",
-        "error",
-    )
+    list_display = ("subscriber__address", "edition__day", "state", "sent_at", "error")
     list_filter = ("state", "edition")
     list_select_related = ("edition", "subscriber")
     search_fields = ("uuid__iexact", "subscriber__address__iexact")
+    search_help_text = "A whole UUID or an address"
     show_full_result_count = False
-    readonly_fields = ("waits_for", "ledger")
+    # Not the arrays of its picks: the ledger is what they say.
+    fields = (
+        "address", "edition", "editions_from", "state", "skip_reason", "waits_for", "error",
+        "attempts", "planned_at", "not_before", "lease_until", "handed_over_at", "sent_at",
+        "provider_id", "ranking_model", "ledger",
+    )  # fmt: skip
+    readonly_fields = ("address", "waits_for", "ledger")
     actions = ("it_arrived", "send_again", "give_up")
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        @cache  # one question a domain, not one a row
+        def why_waiting(domain: str) -> str:
+            return sending.why_waiting(domain, now)
+
+        @admin.display(description="Why it waits")
+        def waits_for(delivery: Delivery) -> str:
+            return _waits_for(delivery, now, why_waiting)
+
+        now = timezone.now()
+        *others, error = self.list_display
+        return [*others, waits_for, error]
 
     def has_settle_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("newsletter.settle_delivery")
@@ -213,19 +241,15 @@ class DeliveryAdmin(NoHandWriting, admin.ModelAdmin[Delivery]):
             context |= {"asked": asked, "answer": answer}
         return super().render_change_form(request, context, add, change, form_url, obj)
 
-    @admin.display(description="Waits for")
+    @admin.display(description="Address", ordering="subscriber__address")
+    def address(self, delivery: Delivery) -> str:
+        url = reverse("admin:newsletter_subscriber_change", args=[delivery.subscriber_id])
+        return format_html('<a href="{}">{}</a>', url, delivery.subscriber.address)
+
+    @admin.display(description="Why it waits")
     def waits_for(self, delivery: Delivery) -> str:
-        """What holds it back, for nobody writes that on a million rows."""
-        if delivery.state != Delivery.State.PLANNED:
-            return "–"
         now = timezone.now()
-        if delivery.not_before is not None and delivery.not_before > now:
-            return f"Its next try, at {delivery.not_before:%Y-%m-%d %H:%M} UTC."
-        domain = sending.domain_of(delivery.subscriber.address)
-        try:
-            return sending.why_waiting(domain, now) or "A worker."
-        except ImproperlyConfigured as error:
-            return str(error)
+        return _waits_for(delivery, now, lambda domain: sending.why_waiting(domain, now))
 
     @admin.display(description="Picks")
     def ledger(self, delivery: Delivery) -> str:
@@ -233,9 +257,21 @@ class DeliveryAdmin(NoHandWriting, admin.ModelAdmin[Delivery]):
         return format_html('<pre class="said">{}</pre>', text)
 
 
+def _waits_for(delivery: Delivery, now: datetime, why_waiting: Callable[[str], str]) -> str:
+    """What holds it back, for nobody writes that on a million rows."""
+    if delivery.state != Delivery.State.PLANNED:
+        return "-"
+    if delivery.not_before is not None and delivery.not_before > now:
+        return f"Its next try, at {delivery.not_before:%Y-%m-%d %H:%M} UTC."
+    try:
+        return why_waiting(sending.domain_of(delivery.subscriber.address)) or "A worker."
+    except ImproperlyConfigured as error:
+        return str(error)
+
+
 @admin.register(Feedback)
 class FeedbackAdmin(NoHandWriting, admin.ModelAdmin[Feedback]):
-    list_display = ("paper", "kind", "subscriber", "interest", "at")
+    list_display = ("paper", "kind", "subscriber__address", "interest", "at")
     list_filter = ("kind",)
     list_select_related = ("paper", "subscriber", "interest")
     search_fields = ("subscriber__uuid__iexact", "subscriber__address__iexact")
@@ -417,6 +453,15 @@ class SendingPauseAdmin(admin.ModelAdmin[SendingPause]):
             path("switch/", switch, name="newsletter_sendingpause_switch"),
             *super().get_urls(),
         ]
+
+    def add_view(
+        self,
+        request: HttpRequest,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        title = {"title": "Pause the mail to one domain"}
+        return super().add_view(request, form_url, {**title, **(extra_context or {})})
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None

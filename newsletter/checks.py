@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from django.conf import settings
@@ -123,6 +124,12 @@ def sender(**options: Any) -> list[CheckMessage]:
             not settings.SITE_URL.startswith("https://"),
             "SITE_URL is not an https address.",
             "RFC 8058's one-click unsubscription needs https; Gmail and Yahoo ask for it.",
+        ),
+        (
+            settings.EMAIL_BACKEND == "newsletter.smtp.SmtpBackend"
+            and "EMAIL_URL" not in os.environ,
+            f"EMAIL_URL is not set: mail goes to {settings.EMAIL_HOST}:{settings.EMAIL_PORT}.",
+            "Name your mail server, as smtp+tls://user:password@host:587, though it be this one.",
         ),
     ]
     return [

@@ -13,12 +13,15 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from email.utils import parseaddr
 from ipaddress import ip_address
+from smtplib import SMTPResponseException
 from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
 from django.core.mail import EmailMessage, get_connection
+from django.core.mail.backends.smtp import EmailBackend
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.test import Client
@@ -69,6 +72,7 @@ def examine(
             yield from _guarded(name, check)
     yield from disk()
     yield from system_checks()
+    yield mail_server()
     yield from sending_domain()
     if send_test:
         yield test_mail(send_test)
@@ -425,6 +429,39 @@ def sending_domain() -> Iterator[Finding]:
         selectors=settings.DOCTOR_DKIM_SELECTORS,
         addresses=named,
     )
+
+
+def mail_server() -> Finding:
+    """Whether what takes the mails is there: it is opened and closed, and nothing is sent."""
+    try:
+        server = get_connection()
+        try:
+            server.open()
+            return ok("mail server", _answer(server))
+        finally:
+            provider.close(server)
+    except (OSError, ImportError, ImproperlyConfigured) as problem:
+        said = str(problem)
+        if isinstance(problem, SMTPResponseException) and isinstance(problem.smtp_error, bytes):
+            said = f"{problem.smtp_code} {problem.smtp_error.decode(errors='replace')}"
+        return error(
+            "mail server",
+            f"It cannot be opened: {said}",
+            "No mail leaves; deliveries wait for it until their edition is over.",
+            "Check EMAIL_URL, or EMAIL_BACKEND and its keys, and whether the server can be "
+            "reached from here.",
+        )
+
+
+def _answer(server: Any) -> str:
+    if isinstance(server, EmailBackend):
+        who = f", to {server.username}" if server.username else ""
+        return f"{server.host}:{server.port} answers{who}."
+    if url := getattr(server, "api_url", ""):
+        # Any answer will do: whether a key is right, most providers say to a mail alone.
+        server.session.head(url, timeout=ANSWER_SECONDS)
+        return f"{urlsplit(url).netloc} answers. Whether it takes your key, --send-test tells."
+    return f"{settings.EMAIL_BACKEND} asks none."
 
 
 def test_mail(address: str) -> Finding:

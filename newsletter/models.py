@@ -54,7 +54,7 @@ class Subscriber(models.Model):
     """An address with consent and settings."""
 
     class State(models.TextChoices):
-        PENDING = "pending", "waiting for confirmation"
+        PENDING = "pending", "Waiting for confirmation"
         ACTIVE = "active"
         PAUSED = "paused"
         UNSUBSCRIBED = "unsubscribed"
@@ -362,7 +362,7 @@ class Delivery(models.Model):
     class State(models.TextChoices):
         PLANNED = "planned"
         CLAIMED = "claimed"
-        HANDED_OVER = "handed_over", "handed over"
+        HANDED_OVER = "handed_over", "Handed over"
         SENT = "sent"
         DELIVERED = "delivered"
         BOUNCED = "bounced"
@@ -624,7 +624,7 @@ class SendingPause(models.Model):
     objects: ClassVar[SendingPauseQuerySet] = SendingPauseQuerySet.as_manager()  # type: ignore[assignment]
 
     class Meta:
-        verbose_name = "pause of sending"
+        verbose_name = "pause"
         verbose_name_plural = "sending"
         ordering = (F("ended_at").desc(nulls_first=True), "-since")
         permissions = [("resume_sendingpause", "Can resume sending")]

@@ -5,7 +5,7 @@ No address, no number of a reader, no path.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
 from django.core.cache import cache
@@ -35,10 +35,11 @@ class EditionStatus:
     waiting: int
     skipped: int
     failed: int
+    unknown: int  # it may have arrived
 
     @property
     def due(self) -> int:
-        return self.sent + self.waiting + self.skipped + self.failed
+        return self.sent + self.waiting + self.skipped + self.failed + self.unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +68,26 @@ class Status:
 
 WAITING = (S.PLANNED, S.CLAIMED, S.HANDED_OVER)
 ARRIVING = (S.SENT, S.DELIVERED, S.COMPLAINED)
-UNSENT = (S.FAILED, S.BOUNCED, S.UNKNOWN, S.SUPPRESSED, S.EXPIRED)
+UNSENT = (S.FAILED, S.BOUNCED, S.SUPPRESSED, S.EXPIRED)
+
+PAUSED = "Sending is paused. Mails leave as soon as it goes on."
+LATE = "Mails are late. They are sent as soon as it is mended."
+UNKNOWN = "Of some mails it is not known whether they arrived. It is being looked into."
 
 
 def status(now: datetime) -> Status:
-    """The public status, at most STATUS_SECONDS old: nobody makes the database count at will."""
+    """The public status, at most STATUS_SECONDS old: nobody makes the database count at will.
+
+    But for a pause, which is asked for each time: whoever pauses looks here at once, and each
+    process keeps a memory of its own.
+    """
     known: Status | None = cache.get("health.status")
     if known is None:
         known = _status(now)
         cache.set("health.status", known, STATUS_SECONDS)
+    if SendingPause.objects.in_force().filter(domain=SendingPause.ALL).exists():
+        others = [trouble for trouble in known.troubles if trouble != LATE]
+        return replace(known, troubles=[PAUSED, *others])
     return known
 
 
@@ -99,6 +111,7 @@ def _status(now: datetime) -> Status:
             waiting=sum(counted[row.pk].get(state, 0) for state in WAITING),
             skipped=counted[row.pk].get(S.SKIPPED, 0),
             failed=sum(counted[row.pk].get(state, 0) for state in UNSENT),
+            unknown=counted[row.pk].get(S.UNKNOWN, 0),
         )
         for row in rows
     ]
@@ -106,7 +119,7 @@ def _status(now: datetime) -> Status:
     encoded = None if identity is None else Embedding.objects.filter(encoder=identity).count()
     return Status(
         at=now,
-        troubles=_public_troubles(now),
+        troubles=_public_troubles(now, unknown=any(row.unknown for row in editions)),
         today=_today(rows[0] if rows else None, now),
         editions=editions,
         sources=[
@@ -126,15 +139,15 @@ def _status(now: datetime) -> Status:
     )
 
 
-def _public_troubles(now: datetime) -> list[str]:
+def _public_troubles(now: datetime, *, unknown: bool) -> list[str]:
     """The watch's findings in words that help a reader."""
     troubles = []
     if health.missing_edition(now, health.FREEZE_EXPECTED):
         troubles.append("Today’s edition is late. Mail follows as soon as it is there.")
-    if SendingPause.objects.in_force().filter(domain=SendingPause.ALL).exists():
-        troubles.append("Sending is paused. Mails leave as soon as it goes on.")
-    elif any(one.level == Level.ERROR for one in health.stuck(now)):
-        troubles.append("Mails are late. They are sent as soon as it is mended.")
+    if any(one.level == Level.ERROR for one in health.stuck(now)):
+        troubles.append(LATE)
+    if unknown:
+        troubles.append(UNKNOWN)
     own = health.own_harvests(now)
     failed = [health.source_of(one) for one in own if health.trouble_of(one, now)]
     if failed:

@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from copy import copy
 from datetime import date
+from pathlib import PurePath
 from typing import Any, TypeVar
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.widgets import AdminTextareaWidget
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import (
@@ -57,6 +59,7 @@ M = TypeVar("M", bound=Model)
 
 MOST_RECORDS = 500  # of an edition's log, on one page
 MOST_VALUES = 20  # of a filter, the most frequent ones
+ROWS = {"title": 2, "summary": 3, "versions": 3, "comment": 2, "journal_ref": 2}  # of a paper
 MOST_TOLD = 8  # refusals in one message, told by name
 
 
@@ -178,6 +181,10 @@ class PaperAdmin(admin.ModelAdmin[Paper]):
             options["assume_scheme"] = "https"
         if db_field.name in ingest.IDENTIFIERS:  # an address is longer than what it is for
             options["max_length"] = 1000
+        if db_field.name == "arxiv_id":
+            options["label"] = "arXiv id"  # Django would begin it with a capital
+        if rows := ROWS.get(db_field.name):
+            options["widget"] = AdminTextareaWidget(attrs={"rows": rows})
         return super().formfield_for_dbfield(db_field, request, **options)
 
     def save_model(
@@ -388,7 +395,7 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
                 edition = editions.freeze(edition, now, by=request.user.get_username())
             except editions.CurationError as error:
                 return self._refuse(request, error)
-            messages.success(request, f"{edition} is {edition.get_state_display()}.")
+            messages.success(request, f"{edition} is {edition.state}.")
             return redirect(_list_of(edition))
         count = Count("pk")
         sizes = edition.candidates.order_by().values_list("curation").annotate(count)
@@ -729,8 +736,7 @@ def _is_key(text: str) -> bool:
 @admin.register(Harvest)
 class HarvestAdmin(NoHandWriting, admin.ModelAdmin[Harvest]):
     list_display = (
-        "started_at", "source", "part", "window", "state", "attempt", "retry_at",
-        "read", "new", "updated", "skipped", "failed", "last_error",
+        "started_at", "state", "last_error", "where_from", "window", "retry_at", "brought",
     )  # fmt: skip
     list_filter = ("state",)
     fields = (
@@ -738,6 +744,19 @@ class HarvestAdmin(NoHandWriting, admin.ModelAdmin[Harvest]):
         "read", "new", "updated", "skipped", "failed", "joined", "error_list", "cursor",
     )  # fmt: skip
     actions = ("try_again", "give_up")
+
+    @admin.display(description="Source", ordering="source")
+    def where_from(self, harvest: Harvest) -> str:
+        """Of files their names alone: the paths stand on its page."""
+        known = dict(Source.choices).get(harvest.source)
+        names = " ".join(PurePath(path).name for path in harvest.source.split(" "))
+        return " ".join(filter(None, (str(known or names), harvest.part)))
+
+    @admin.display(description="Papers")
+    def brought(self, harvest: Harvest) -> str:
+        counts = {name: getattr(harvest, name) for name in ("new", "updated", "skipped", "failed")}
+        told = [f"{count} {name}" for name, count in counts.items() if count]
+        return ", ".join([f"{harvest.read} read", *told])
 
     @admin.display(description="Window")
     def window(self, harvest: Harvest) -> str:

@@ -9,7 +9,7 @@ from django.core import checks
 from django.core.checks import CheckMessage
 
 from papers import encoders
-from papers.encoders import Encoder, EncoderError, EncoderMissing
+from papers.encoders import Encoder, EncoderError
 from papers.sources import arxiv
 
 HINT = "Run `manage.py fetch_encoder`."
@@ -18,21 +18,10 @@ HINT = "Run `manage.py fetch_encoder`."
 @checks.register()
 def encoder(**options: Any) -> list[CheckMessage]:
     """By a glance at the files: this runs before every command, and before Celery's fork."""
-    folder = settings.ENCODER_DIR
+    if not _some_file():
+        return []
     try:
-        encoders.find(folder)
-    except EncoderMissing as error:
-        # One of the two files alone is no choice but an accident.
-        if any((folder / name).exists() for name in encoders.FILES):
-            return [_broken(error)]
-        return [
-            checks.Info(
-                f"There is no sentence encoder in {folder}: papers are ranked by their words alone "
-                "(the sparse view).",
-                hint="`manage.py fetch_encoder` brings one.",
-                id="papers.I001",
-            )
-        ]
+        encoders.find(settings.ENCODER_DIR)
     except EncoderError as error:
         return [_broken(error)]
     return []
@@ -74,6 +63,31 @@ def sources(**options: Any) -> list[CheckMessage]:
 
 
 @checks.register(deploy=True)
+def choices(**options: Any) -> list[CheckMessage]:
+    """What may be meant so, and is not to be read before every command."""
+    found: list[CheckMessage] = []
+    if not _some_file():
+        found.append(
+            checks.Info(
+                f"There is no sentence encoder in {settings.ENCODER_DIR}: papers are ranked by "
+                "their words alone (the sparse view).",
+                hint="`manage.py fetch_encoder` brings one.",
+                id="papers.I001",
+            )
+        )
+    if settings.HARVEST_SOURCES == ["huggingface"]:
+        found.append(
+            checks.Info(
+                "HARVEST_SOURCES is huggingface alone: its papers have no categories.",
+                hint="The categories that readers choose find nothing then. Set HARVEST_SOURCES to "
+                "arxiv,huggingface, and ARXIV_CATEGORIES to what your readers want.",
+                id="papers.I002",
+            )
+        )
+    return found
+
+
+@checks.register(deploy=True)
 def encoder_opens(**options: Any) -> list[CheckMessage]:
     """By opening it, which takes half a second and is not for every command."""
     try:
@@ -85,6 +99,11 @@ def encoder_opens(**options: Any) -> list[CheckMessage]:
     except EncoderError as error:
         return [_broken(error)]
     return []
+
+
+def _some_file() -> bool:
+    """Whether there is a file of an encoder: one of the two alone is no choice but an accident."""
+    return any((settings.ENCODER_DIR / name).exists() for name in encoders.FILES)
 
 
 def _broken(error: EncoderError) -> CheckMessage:

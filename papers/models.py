@@ -57,11 +57,11 @@ class Paper(models.Model):
     listing_day = models.DateField(
         db_index=True, help_text="The source's list day, else the day of the import."
     )
-    url = models.URLField(max_length=500, blank=True)
-    pdf_url = models.URLField(max_length=500, blank=True)
-    code_url = models.URLField(max_length=500, blank=True)
-    project_url = models.URLField(max_length=500, blank=True)
-    thumbnail_url = models.URLField(max_length=500, blank=True)
+    url = models.URLField("URL", max_length=500, blank=True)
+    pdf_url = models.URLField("PDF", max_length=500, blank=True)
+    code_url = models.URLField("code", max_length=500, blank=True)
+    project_url = models.URLField("project page", max_length=500, blank=True)
+    thumbnail_url = models.URLField("thumbnail", max_length=500, blank=True)
     keywords = text_list()
     summary = models.TextField(blank=True, help_text="One its source wrote; not the abstract.")
     summary_source = models.CharField(max_length=16, choices=Source, blank=True)

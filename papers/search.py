@@ -609,7 +609,7 @@ def _said(asked: Asked) -> tuple[str, list[Any]]:
 
 # --- Fusion ---------------------------------------------------------------------------------------
 
-# Chosen by `evaluate_search --half a`; README has the figures of the other half.
+# Chosen by `evaluate_search --half a`; docs/evaluation.md has the figures of the other half.
 PAIRS = 2.0  # the weight of two words in a row, beside the rarer one of them
 MEANING = 0.4  # of the paper closest in meaning, beside 1 for one that says all the words
 LEAST_MEANING = 0.25  # of that, where a word singles papers out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 import pytest
 import time_machine
@@ -392,3 +393,61 @@ def test_a_subject_that_a_reader_took_away_meanwhile_does_not_come_back() -> Non
     assert subscriber.interests.get().name == "graphs"
     form = form_of(client.get(url).content.decode())
     assert client.post(url, form | {"name": "Alice"}).status_code == 302
+
+
+# --- What the pages say ---------------------------------------------------------------------------
+
+
+def shown_to(role: str, path: str) -> str:
+    response = client_of(role).get(path)
+    assert response.status_code == 200
+    return str(response.content.decode())
+
+
+def test_the_admin_begins_with_the_next_edition_for_who_may_look() -> None:
+    link = reverse("admin:papers_edition_next")
+    assert link in shown_to("curators", "/admin/")
+    assert link not in shown_to("plain staff", "/admin/")
+
+
+def test_times_in_the_admin_are_of_24_hours_and_say_their_zone() -> None:
+    RankingModel.objects.create(name="one", fitted_at=datetime(2026, 11, 20, 14, 34, tzinfo=UTC))
+    shown = shown_to("superuser", "/admin/newsletter/rankingmodel/")
+    assert "20 Nov 2026, 14:34<" in shown
+    assert shown.count("UTC") == 1
+
+
+def test_a_subscriber_is_headed_by_the_address_and_listed_so_in_feedback(
+    rows: dict[type[Model], Model],
+) -> None:
+    url = f"/admin/newsletter/subscriber/{rows[Subscriber].pk}/change/"
+    assert "<h2>alice@example.org</h2>" in shown_to("operators", url)
+    User.objects.all().delete()
+    assert "alice@example.org" in shown_to("operators", "/admin/newsletter/feedback/")
+
+
+def test_a_delivery_shows_its_picks_in_words_and_no_bare_arrays(
+    rows: dict[type[Model], Model],
+) -> None:
+    shown = shown_to("operators", f"/admin/newsletter/delivery/{rows[Delivery].pk}/change/")
+    assert "1. Attention over sparse graphs" in shown
+    for name in ("paper_ids", "sections", "terms", "reasons", "interest_ids", "sentences"):
+        assert f"field-{name}" not in shown
+
+
+def test_the_pages_of_an_edition_lead_back_to_it() -> None:
+    edition = editions.open_edition(TODAY)
+    list_of_it = f"/admin/papers/editionpaper/?edition__id__exact={edition.pk}"
+    client = client_of("curators")
+    for page in ("add", "freeze", "log"):
+        shown = client.get(f"/admin/papers/edition/{TODAY}/{page}/").content.decode()
+        [crumbs] = re.findall(r'(?s)<div class="breadcrumbs">(.*?)</div>', shown)
+        assert f'<a href="{list_of_it}">Edition of {TODAY}</a>' in crumbs
+
+
+def test_a_papers_identifier_is_labelled_as_arxiv_writes_itself(
+    rows: dict[type[Model], Model],
+) -> None:
+    shown = shown_to("curators", f"/admin/papers/paper/{rows[Paper].pk}/change/")
+    assert ">arXiv id:<" in shown
+    assert ">URL:<" in shown

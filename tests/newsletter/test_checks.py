@@ -50,6 +50,16 @@ def test_each_wrong_setting_is_named_by_one_check(
     assert found() == {expected}
 
 
+def test_a_mail_server_that_nobody_named_is_told(
+    production: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    production.EMAIL_BACKEND = "newsletter.smtp.SmtpBackend"
+    monkeypatch.setenv("EMAIL_URL", "smtp://localhost:25")
+    assert found() == set()
+    monkeypatch.delenv("EMAIL_URL")
+    assert found() == {"newsletter.W005"}
+
+
 def test_in_production_the_key_of_the_hashes_is_missed_by_every_command(
     production: Settings,
 ) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import call_command
 from django.db import connection
 from django.utils import timezone
 from pytest_django import Settings
@@ -22,6 +22,7 @@ from newsletter.findings import Finding, Level
 from newsletter.management.commands.doctor import ask_worker
 from newsletter.models import Delivery, RankingModel, Subscriber
 from papers.models import Edition, Harvest
+from papers.sources.recorded import Recorded
 from tests.dns_server import DnsServer
 from tests.factories import make_delivery, make_paper, make_subscriber
 from tests.smtp import SmtpServer
@@ -295,6 +296,40 @@ def test_a_development_machine_has_no_domain_to_ask_for(settings: Settings) -> N
     assert found_by(doctor.sending_domain) == [("dns", "warning")]
 
 
+# --- The mail server ------------------------------------------------------------------------------
+
+
+def test_a_mail_server_is_opened_and_told_nothing(smtp: SmtpServer) -> None:
+    assert found_by(lambda: [doctor.mail_server()]) == [("mail server", "ok")]
+    assert not smtp.count()
+
+
+@pytest.mark.parametrize(
+    ("backend", "said"),
+    [
+        ("newsletter.smtp.SmtpBackend", "Connection refused"),
+        ("anymail.backends.mailgun.EmailBackend", "MAILGUN_API_KEY"),
+        ("anymail.backends.mailgnu.EmailBackend", "mailgnu"),
+    ],
+)
+def test_where_no_mail_could_leave_it_is_an_error(
+    settings: Settings, backend: str, said: str
+) -> None:
+    settings.EMAIL_BACKEND = backend
+    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", 1
+    found = doctor.mail_server()
+    assert (found.level, said in found.found) == (Level.ERROR, True)
+
+
+def test_a_providers_api_is_asked_whether_it_is_there(settings: Settings) -> None:
+    settings.EMAIL_BACKEND = "anymail.backends.mailgun.EmailBackend"
+    settings.ANYMAIL = {"MAILGUN_API_KEY": "key"}
+    with Recorded([]) as api:
+        settings.ANYMAIL["MAILGUN_API_URL"] = api.url
+        assert doctor.mail_server().level == Level.OK
+    assert doctor.mail_server().level == Level.ERROR
+
+
 # --- The test mail --------------------------------------------------------------------------------
 
 
@@ -322,8 +357,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_errors_make_the_exit_code(db: None, production: Settings, impatient: None) -> None:
     out = StringIO()
-    with pytest.raises(CommandError, match="1 error, "):
+    with pytest.raises(SystemExit, match=r"^1$"):
         call_command("doctor", stdout=out)
+    assert out.getvalue().splitlines()[-1].startswith("1 error, ")
     assert "error   worker      No worker answered" in out.getvalue()
     assert "ok      dmarc" in out.getvalue()
 
@@ -332,14 +368,14 @@ def test_json_holds_every_finding(
     db: None, production: Settings, impatient: None, smtp: SmtpServer
 ) -> None:
     out = StringIO()
-    with pytest.raises(CommandError):
+    with pytest.raises(SystemExit):
         call_command("doctor", "--json", "--send-test", "operator@example.org", stdout=out)
     body = json.loads(out.getvalue())
     assert body["counts"]["error"] == 1
     assert {one["check"] for one in body["findings"]} >= {
         "database", "pgvector", "migrations", "redis", "worker", "beat", "harvest", "edition",
         "deliveries", "sign-up", "encoder", "ranking", "one-click", "settings", "spf", "dkim",
-        "dmarc", "ptr", "test mail",
+        "dmarc", "ptr", "mail server", "test mail",
     }  # fmt: skip
     assert all(one["means"] and one["do"] for one in body["findings"] if one["level"] != "ok")
 

@@ -17,7 +17,7 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from newsletter import health, probes, status
+from newsletter import health, probes, sending, status
 from newsletter.findings import Level
 from newsletter.models import Alert, Delivery, SendingPause
 from papers.models import Edition, EditionPaper, Harvest
@@ -340,14 +340,19 @@ def test_the_status_counts_readers_and_names_none(client: Client) -> None:
         {"state": S.PLANNED},
         {"state": S.SKIPPED, "skip_reason": "Nothing was close."},
         {"state": S.FAILED, "error": "reader-4@example.org refused"},
+        {"state": S.UNKNOWN, "handed_over_at": now},
     ]
     for number, fields in enumerate(rows):
         subscriber = make_subscriber(f"reader-{number}@example.org", next_send_at=now)
         make_delivery(subscriber, paper, edition=edition, **fields)
     [row] = status.status(now).editions
     assert (row.papers, row.sent, row.waiting, row.skipped, row.failed) == (1, 2, 1, 1, 1)
-    assert row.due == 5
-    assert "reader-" not in page(client)
+    assert (row.unknown, row.due) == (1, 6)
+    text = page(client)
+    assert "2 mails sent · 1 waiting" in text
+    assert "1 not delivered · of 1 it is not known whether it arrived" in text
+    assert "Everything works." not in text
+    assert "reader-" not in text
 
 
 def test_a_day_without_papers_says_why_there_is_no_mail(client: Client) -> None:
@@ -373,11 +378,20 @@ def test_a_pause_is_told_without_the_operators_words(client: Client) -> None:
     assert "key" not in text
 
 
+def test_a_pause_and_its_end_are_told_at_once(client: Client) -> None:
+    assert "Everything works." in page(client)
+    sending.pause("The key of the provider was refused.")
+    assert "Everything works." not in page(client)
+    assert "Sending is paused." in page(client)
+    sending.resume()
+    assert "Everything works." in page(client)
+
+
 def test_visitors_do_not_make_the_database_count(
     client: Client, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     page(client)
-    with django_assert_num_queries(0):
+    with django_assert_num_queries(1):  # whether sending is paused
         page(client)
 
 

@@ -24,7 +24,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
-from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
+from pytest_django import DjangoAssertNumQueries, DjangoCaptureOnCommitCallbacks, Settings
 
 from newsletter import delivery, sending, subscriptions
 from newsletter.delivery import send_planned
@@ -665,6 +665,26 @@ def test_a_planned_delivery_says_what_it_waits_for(
     [bob] = planned_more("bob@example.org")
     url = f"/admin/newsletter/delivery/{bob.pk}/change/"
     assert words in client_of("operators").get(url).content.decode()
+
+
+def test_the_list_of_deliveries_says_why_each_waits_and_asks_once_a_domain(
+    smtp: SmtpServer, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    planned_for("alice@example.org", *readers(20, "example.net"))
+    Delivery.objects.filter(subscriber__address="alice@example.org").update(state=State.EXPIRED)
+    sending.pause_domain("example.net", "it blocks us")
+    client = client_of("operators")
+    with django_assert_max_num_queries(20):
+        shown = client.get("/admin/newsletter/delivery/").content.decode()
+    assert shown.count("Mail to example.net is paused") == 20
+    assert "A worker." not in shown
+
+
+def test_the_list_of_pauses_counts_pauses() -> None:
+    sending.pause_domain("example.net", "it blocks us")
+    shown = client_of("operators").get(LIST).content.decode()
+    assert "1 pause<" in shown
+    assert "1 sending" not in shown
 
 
 def use_up(settings: Settings, name: str, value: object) -> None:

@@ -757,7 +757,7 @@ def test_opening_the_freeze_page_freezes_nothing_and_its_button_does(curator: Cl
     edition.refresh_from_db()
     assert edition.is_open
     response = curator.post(f"{DAY}/freeze/", follow=True)
-    assert f"Edition of {TODAY} is Frozen" in body(response)
+    assert f"Edition of {TODAY} is frozen." in body(response)
     edition.refresh_from_db()
     assert edition.state == Edition.State.FROZEN
     assert len(logged()) == 1
@@ -769,7 +769,7 @@ def test_freezing_twice_is_said_and_leaves_one_entry(curator: Client) -> None:
     curator.post(f"{DAY}/freeze/")
     was = Edition.objects.values().get()
     response = curator.post(f"{DAY}/freeze/")
-    assert "It is Frozen already" in body(response)
+    assert "It is frozen already" in body(response)
     assert Edition.objects.values().get() == was
     assert len(logged()) == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -193,6 +194,18 @@ def staff() -> Client:
     client = Client()
     client.force_login(User.objects.create_superuser("root"))
     return client
+
+
+def test_the_list_of_harvests_names_files_without_their_folders(staff: Client) -> None:
+    Harvest.objects.create(
+        source="/srv/in/cs_LG.html /srv/in/hf.json", state="done", read=5, new=3, skipped=2
+    )
+    Harvest.objects.create(source="arxiv", part="cs.LG", state="done", started_at=datetime.now(UTC))
+    listed = staff.get("/admin/papers/harvest/").content.decode()
+    sources = re.findall(r'class="field-where_from">([^<]*)<', listed)
+    assert sources == ["arXiv cs.LG", "cs_LG.html hf.json"]
+    assert "5 read, 3 new, 2 skipped<" in listed
+    assert listed.index("column-last_error") < listed.index("column-where_from")
 
 
 def test_the_admin_shows_a_failing_harvest_and_has_it_tried_again(

@@ -891,3 +891,10 @@ def test_settings_by_which_nothing_would_be_harvested_are_found(settings: Settin
     assert [found.id for found in checks.sources()] == ["papers.E001", "papers.E002"]
     settings.ARXIV_CATEGORIES = ["cs.LG", "cs.ZZ"]
     assert [found.id for found in checks.sources()] == ["papers.E001", "papers.E003"]
+
+
+def test_a_source_whose_papers_have_no_categories_is_told(settings: Settings) -> None:
+    settings.HARVEST_SOURCES = ["huggingface"]
+    assert "papers.I002" in [found.id for found in checks.choices()]
+    settings.HARVEST_SOURCES = ["arxiv", "huggingface"]
+    assert "papers.I002" not in [found.id for found in checks.choices()]

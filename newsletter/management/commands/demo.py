@@ -142,7 +142,8 @@ class Command(BaseCommand):
         site = urlsplit(settings.SITE_URL)
         beat_file = settings.VAR_DIR / "demo-celerybeat"
         beat_file.unlink(missing_ok=True)
-        celery = [sys.executable, "-m", "celery", "-A", "config"]
+        as_root = "ignore:You're running the worker with superuser privileges"  # for once
+        celery = [sys.executable, "-W", as_root, "-m", "celery", "-A", "config"]
         commands = [
             [sys.executable, "manage.py", "runserver", "--noreload", site.netloc],
             [*celery, "worker", "--concurrency=1", "--loglevel=WARNING"],

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 from django.utils import timezone
 
 from newsletter import doctor, tasks
@@ -44,10 +44,10 @@ class Command(BaseCommand):
         errors = several(counts["error"], "error", "errors")
         warnings = several(counts["warning"], "warning", "warnings")
         summary = f"{errors}, {warnings}, {counts['ok']} in order"
-        if counts["error"]:
-            raise CommandError(summary)
         if not options["json"]:
             self.stdout.write(summary)
+        if counts["error"]:
+            raise SystemExit(1)
 
     def _show(self, finding: Finding) -> None:
         style = {
