@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import smtplib
 import socket
 import ssl
 import subprocess
@@ -17,7 +18,8 @@ from django.core.mail import EmailMessage, get_connection
 from pytest_django import Settings
 
 from newsletter import provider
-from newsletter.provider import Answer, OutcomeUnknown, Refused
+from newsletter.provider import Answer, NoServer, OutcomeUnknown, Refused
+from newsletter.smtp import TellingSMTP, _Line
 from tests.smtp import SmtpServer
 
 
@@ -332,3 +334,80 @@ def test_what_is_told_is_encrypted_where_it_is_set(
         found = tell(*READERS, over=3, body=long)
         assert {answer for answer, _ in found.values()} == {Answer()}
         assert len(server.contents[READERS[0]]) > len(long)
+
+
+class Endless:
+    """A mail server that from one step on repeats some bytes, each `every` seconds, for ever."""
+
+    def __init__(self, step: str, what: bytes, every: float) -> None:
+        self._step, self._what, self._every = step, what, every
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.said = 0
+        self._thread = Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection, connection.makefile("rb") as lines:
+            connection.settimeout(10)
+            try:
+                for step in ("greeting", "EHLO", "MAIL"):
+                    if step != "greeting":
+                        lines.readline()
+                    while step == self._step:
+                        connection.sendall(self._what)
+                        self.said += len(self._what)
+                        sleep(self._every)
+                    connection.sendall(b"220 here\r\n" if step == "greeting" else b"250 yes\r\n")
+            except OSError:
+                pass  # it was hung up on
+
+    def close(self) -> None:
+        self._thread.join(timeout=10)
+        self._listener.close()
+
+
+@pytest.mark.parametrize("step", ["greeting", "EHLO", "MAIL"])
+@pytest.mark.parametrize(
+    ("what", "every"),
+    [
+        (b"250-" + b"a" * 4000 + b"\r\n", 0.0),  # lines for ever
+        (b"2", 0.1),  # a line for ever, and each byte in time
+        (b"250-a\r\n", 0.3),  # some of both
+    ],
+)
+def test_a_server_that_talks_without_an_end_holds_no_session(
+    settings: Settings, step: str, what: bytes, every: float
+) -> None:
+    with closing(Endless(step, what, every)) as server:
+        settings.EMAIL_BACKEND = "newsletter.smtp.SmtpBackend"
+        settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", server.port
+        settings.EMAIL_TIMEOUT = 1
+        began = monotonic()
+        if step == "MAIL":
+            assert isinstance(tell(READERS[0], over=1)[READERS[0]][0].error, Refused)
+        else:
+            with pytest.raises(NoServer):
+                tell(READERS[0], over=1)
+        assert monotonic() - began < 3
+        assert server.said < 8_000_000
+
+
+def test_a_server_that_takes_a_mail_byte_by_byte_holds_no_session(settings: Settings) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        ours.settimeout(0)
+        connection = TellingSMTP(timeout=1)
+        connection.sock = ours
+
+        def take_it_slowly() -> None:
+            for _ in _Line(connection).say(b"a" * 1_000_000):
+                theirs.recv(4096)
+                sleep(0.05)
+
+        began = monotonic()
+        with pytest.raises(smtplib.SMTPServerDisconnected, match="slow"):
+            take_it_slowly()
+        assert monotonic() - began < 3
