@@ -20,12 +20,14 @@ from typing import NamedTuple, TypeVar
 
 from django.conf import settings
 from django.core.mail import EmailMessage
-from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.backends.smtp import EmailBackend
 from django.core.mail.message import sanitize_address
 
 from newsletter import addresses
 from newsletter.mime import PreparedMessage
+
+# The header by which a mail server knows a repeat of a mail that it has.
+IDEMPOTENCY_HEADERS = {"smtp.resend.com": "Resend-Idempotency-Key"}
 
 # What a dialogue waits for: its socket to be read or written.
 Dialogue = Generator[int, None, None]
@@ -213,6 +215,10 @@ class _Line:
 
 class SmtpBackend(EmailBackend):
     @property
+    def content_may_have_left(self) -> bool:
+        return bool(getattr(self.connection, "content_may_have_left", True))
+
+    @property
     def connection_class(self) -> type[smtplib.SMTP]:
         return TellingSMTPOverTLS if self.use_ssl else TellingSMTP
 
@@ -258,6 +264,8 @@ def prepared(message: EmailMessage) -> Told:
     sender, recipient = _envelope(message)
     sender = return_path_of(message) or sender
     content = written(message)
+    if (name := IDEMPOTENCY_HEADERS.get(settings.EMAIL_HOST)) and (key := delivery_of(message)):
+        content = f"{name}: {key}\r\n".encode() + content
     if not content.endswith(b"\r\n"):
         content += b"\r\n"
     if b"\r\n." in content:
@@ -310,10 +318,10 @@ def return_path_of(message: EmailMessage) -> str:
     """The envelope sender of a message; "": its From, as there is no address for bounces."""
     if not settings.BOUNCE_ADDRESS:
         return ""
-    named = (getattr(message, "metadata", None) or {}).get("delivery")
+    named = delivery_of(message)
     return addresses.return_path(uuid.UUID(named)) if named else str(settings.BOUNCE_ADDRESS)
 
 
-def may_have_left(server: BaseEmailBackend) -> bool:
-    """Whether the message in hand may have reached the server when its connection broke."""
-    return bool(getattr(getattr(server, "connection", None), "content_may_have_left", True))
+def delivery_of(message: EmailMessage) -> str:
+    """The uuid of the delivery that a message is the mail of, "" if of none."""
+    return str((getattr(message, "metadata", None) or {}).get("delivery", ""))

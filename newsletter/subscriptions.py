@@ -15,7 +15,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 from uuid import uuid4
 
 from django.conf import settings
-from django.core.mail import EmailMessage, get_connection
+from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 from django.db import connection, transaction
 from django.db.models import OuterRef, Q, QuerySet
@@ -136,7 +136,7 @@ def send_each(
     Without a connection all of it waits: what is in hand for its lease.
     """
     sent = 0
-    server = get_connection()
+    server = provider.connection()
     try:
         while (claimed := claim(timezone.now())) is not None:
             try:
