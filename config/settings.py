@@ -6,6 +6,7 @@ manage.py has started a private server and turned DEBUG on: that is a developmen
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import time
 from pathlib import Path
@@ -117,9 +118,36 @@ EMAIL_BACKEND = env.str("EMAIL_BACKEND", default=mail_server["EMAIL_BACKEND"])
 # Without one, a server that accepts and then says nothing holds a worker for ever.
 EMAIL_TIMEOUT = env.int("EMAIL_TIMEOUT", default=30)
 EMAIL_USE_LOCALTIME = False
+
+
+ANYMAIL_SWITCHES = (
+    *("_IGNORE_", "_DEBUG_", "_GENERATE_", "_USE_", "_WORKAROUND_", "_PREVENT_", "_VERIFY_"),
+    *("_AUTO_CONFIRM_", "_TRACK_"),
+)
+
+
+def anymail_setting(name: str, text: str) -> object:
+    """A variable as Anymail takes it. What it is shows by its name: a key may look like a number.
+
+    Raises:
+        ImproperlyConfigured: it cannot be read.
+    """
+    try:
+        if name.endswith("_TIMEOUT"):
+            return float(text)
+        if name.endswith(("_DEFAULTS", "_PARAMS")):
+            return json.loads(text)
+    except ValueError as error:
+        kind = "a number of seconds" if name.endswith("_TIMEOUT") else "an object in JSON"
+        raise ImproperlyConfigured(f"{name} must be {kind}: {error}") from None
+    if any(word in name for word in ANYMAIL_SWITCHES):
+        return text.strip().lower() in env.BOOLEAN_TRUE_STRINGS
+    return text
+
+
 # Any ANYMAIL_… variable reaches django-anymail: ANYMAIL_MAILGUN_API_KEY, ANYMAIL_SES_…
 ANYMAIL = {
-    name.removeprefix("ANYMAIL_"): value
+    name.removeprefix("ANYMAIL_"): anymail_setting(name, value)
     for name, value in os.environ.items()
     if name.startswith("ANYMAIL_")
 }

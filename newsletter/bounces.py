@@ -186,6 +186,10 @@ OUR_SENDER = _any(
     r"from: (?:header|address)|envelope sender|return.?path|senders? not allowed|"
     r"(?:from|sender)(?:'s)? domain (?:must|does|has|is)|originat(?:or|ing) address",
 )  # fmt: skip
+NO_RELAY = _any(
+    r"relay(?:ing)?(?: access)? (?:is )?(?:not |denied|prohibit)|unable to relay|cannot relay|"
+    r"not permitted to relay|relay(?:ing)? denied|no relay",
+)
 BLOCKED = _any(
     r"spam|\bube\b|\buce\b|junk|virus|malware|phish|trojan|worm\b|unsolicited|"
     r"\bbulk\b|spf\b|dkim|dmarc|senderid|arc fail",
@@ -195,8 +199,7 @@ BLOCKED = _any(
     r"authrequired|unauthenticated|authenticat\w+ (?:information|check|fail)|access (?:is )?denied",
     r"reverse dns|ptr (?:dns )?record|\bptr\b|\brdns\b|no (?:valid )?host ?name|"
     r"helo (?:command )?rejected",
-    r"relay(?:ing)?(?: access)? (?:is )?(?:not |denied|prohibit)|unable to relay|cannot relay|"
-    r"not permitted to relay|relay(?:ing)? denied|no relay",
+    NO_RELAY.pattern,
     r"suspicious|content (?:was |is )?(?:rejected|filter|not)|(?:message|mail|e-?mail) (?:was |"
     r"is |has been |content )?(?:rejected|refus|rejet)",
     r"header error|not (?:allowed|permitted)|not (?:rfc|compliant)|rfc ?5?[38]22|"
@@ -235,7 +238,30 @@ OUR_DOOR = _any(
     r"maximum sending rate|authentication credentials invalid|invalid (?:api.?key|credentials|"
     r"login)|"
     r"username and password not accepted|authentication failed",
+    r"not owned by user|permissions? to send as|not (?:allowed|authori[sz]ed|permitted) to send as|"
+    r"sending (?:is |has been |was )?(?:disabled|suspended)|bad outbound sender|"
+    r"exceeded the max\w* (?:\w+ ){0,2}per (?:hour|day)",
 )  # fmt: skip
+# What only a provider's API says, of our account with it. It has spoken to no server of a
+# recipient's yet, and where it finds fault with a recipient it does not speak of these.
+OUR_ACCOUNT = _any(
+    OUR_DOOR.pattern,
+    r"(?:out of|not enough|insufficient|no|exceeded|maximum) (?:\w+ ){0,3}credits?\b|unpaid|"
+    r"billing|credits? (?:\w+ ){0,2}exceed|payment (?:required|overdue|failed)",
+    r"(?:daily|monthly|hourly|sending|plan|account|trial) (?:\w+ ){0,4}(?:quota|limit)s?\b|"
+    r"quota (?:\w+ ){0,2}(?:exceed|reach)",
+    r"(?:sender|signature|identity|\bfrom\W? (?:address|e-?mail|field|header|domain))\b[^.]{0,60}?"
+    r"(?:\bnot (?:\w+ )?(?:found|confirmed|verified|registered|allowed|authori[sz]ed|active)|"
+    r"unverified|does not exist|unauthori[sz]ed|invalid)|invalid \W?from\b",
+    r"domain (?:\w+ ){0,3}not (?:\w+ )?(?:verified|confirmed|registered)|"
+    r"unverified (?:domain|sender)",
+    r"account (?:\w+ ){0,3}?(?:pending|suspended|disabled|blocked|deactivated|under review|on hold|"
+    r"paused|not (?:\w+ )?(?:activated|approved|active|verified))",
+    r"(?:may not|not (?:\w+ )?(?:allowed|permitted|authori[sz]ed|enabled) to) send\b(?! to\b)",
+    r"(?:api|server)[ -]?(?:key|token)",
+)  # fmt: skip
+# Of how fast we ask, which a little patience mends.
+TOO_FAST = _any(r"\brate\b", r"per (?:second|minute)", r"too (?:fast|many requests)")
 
 SAID_AT_RCPT = _any(
     r"rcpt[ _]to|after rcpt|to rcpt|recipient address rejected|does not like recipient|smtp:rcpt|"
@@ -263,6 +289,18 @@ def _folded(text: str) -> str:
     text = URL.sub(r" \1 ", text)
     text = re.sub(r"[\"'(\[<]{0,3}<address>[\"')\]>]{0,3}", "<address>", without_addresses(text))
     return " ".join(text.lower().replace("’", "'").split())
+
+
+def is_of_sender(text: str) -> bool:
+    """Whether words are said of who sends a mail, and so of every mail."""
+    words = _folded(text)
+    return any(one.search(words) for one in (OUR_DOOR, OUR_SENDER, NO_RELAY))
+
+
+def is_of_account(text: str) -> bool:
+    """Whether a provider's API says that it takes no mail of us, until we do something."""
+    words = _folded(text.replace("_", " "))
+    return OUR_ACCOUNT.search(words) is not None and TOO_FAST.search(words) is None
 
 
 def classify(code: int | None, status: str, text: str) -> Class:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import uuid
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.core import checks
@@ -11,6 +13,30 @@ from django.core.checks import CheckMessage
 from django.core.exceptions import ValidationError
 
 from newsletter import addresses, sending
+from papers.checks import too_small
+
+LONGEST_LOCAL_PART = 64  # RFC 5321, 4.5.3.1.1
+
+# The least that each may be: with less nothing is sent, or all of it is lost, and nothing says why.
+LEAST = {
+    "CONFIRMATION_DAYS": 1,
+    "EMAIL_TIMEOUT": 1,
+    "PLAN_BATCH_SIZE": 1,
+    "POLICY_BOUNCE_PERCENT": 1,
+    "PREFERENCES_LINK_DAYS": 1,
+    "RANKING_REFIT_HOURS": 1,
+    "RETAIN_DELIVERIES_DAYS": 0,
+    "RETAIN_EVENTS_DAYS": 0,
+    "SEND_BATCH_SIZE": 1,
+    "SEND_CONNECTIONS": 1,
+    "SEND_LEASE_SECONDS": 1,
+    "SEND_MAX_ATTEMPTS": 1,
+    "SEND_RATE_PER_HOUR": 0,
+    "SOFT_BOUNCE_DAYS": 0,
+    "SOFT_BOUNCE_LIMIT": 1,
+    "SUBMISSIONS_PER_DAY": 0,
+    "UNKNOWN_SETTLE_HOURS": 1,
+}
 
 
 @checks.register()
@@ -62,12 +88,40 @@ def limits(**options: Any) -> list[CheckMessage]:
             found.append(
                 checks.Error(f"{name} cannot be read.", hint=hint, id=f"newsletter.E{number:03}")
             )
-    if settings.SEND_RATE_PER_HOUR < 0:
+    return [*found, *too_small(LEAST, "newsletter.E004"), *_defaults(), *_times()]
+
+
+def _defaults() -> list[CheckMessage]:
+    """Of readers who choose nothing."""
+    found: list[CheckMessage] = []
+    if not 0 <= settings.DEFAULT_SEND_HOUR <= 23:
+        hint = "Set it to an hour of the day, from 0 to 23."
+        found.append(checks.Error("DEFAULT_SEND_HOUR is no hour.", hint=hint, id="newsletter.E006"))
+    try:
+        ZoneInfo(settings.DEFAULT_TIME_ZONE)
+    except (OSError, LookupError, ValueError):
+        hint = "Set it to a zone of IANA's list, such as Europe/Berlin."
+        found.append(checks.Error("DEFAULT_TIME_ZONE is no zone.", hint=hint, id="newsletter.E007"))
+    return found
+
+
+def _times() -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    timeout = settings.ANYMAIL.get("REQUESTS_TIMEOUT", 1)
+    if isinstance(timeout, int | float) and timeout <= 0:
+        hint = "Set it to seconds, or leave it out: no request can be made in no time."
         found.append(
             checks.Error(
-                "SEND_RATE_PER_HOUR is less than 0.",
-                hint="Set it to mails an hour, or to 0 for no limit.",
-                id="newsletter.E004",
+                "ANYMAIL_REQUESTS_TIMEOUT is not above 0.", hint=hint, id="newsletter.E008"
+            )
+        )
+    if settings.SEND_LEASE_SECONDS <= settings.EMAIL_TIMEOUT:
+        found.append(
+            checks.Warning(
+                "SEND_LEASE_SECONDS is not above EMAIL_TIMEOUT.",
+                hint="A mail is taken for unknown while its worker still waits for the server. "
+                "Set it to several times as long.",
+                id="newsletter.W011",
             )
         )
     return found
@@ -88,15 +142,28 @@ def retention_days(**options: Any) -> list[CheckMessage]:
 
 @checks.register()
 def bounce_address(**options: Any) -> list[CheckMessage]:
+    if not settings.BOUNCE_ADDRESS:
+        return []
     try:
-        if settings.BOUNCE_ADDRESS:
-            addresses.accept(settings.BOUNCE_ADDRESS)
+        addresses.accept(settings.BOUNCE_ADDRESS)
     except ValidationError:
         return [
             checks.Error(
                 "BOUNCE_ADDRESS is not an address.",
                 hint="Write it without a name, as bounces@news.example.org.",
                 id="newsletter.E003",
+            )
+        ]
+    local = settings.BOUNCE_ADDRESS.rpartition("@")[0]
+    too_many = len(addresses.return_path(uuid.UUID(int=0)).rpartition("@")[0]) - LONGEST_LOCAL_PART
+    if too_many > 0:
+        return [
+            checks.Error(
+                "BOUNCE_ADDRESS is too long before its @.",
+                hint="A delivery's name is put behind it, and mail servers refuse more than "
+                f"{LONGEST_LOCAL_PART} characters there. Give it at most {len(local) - too_many}, "
+                "as in bounces@news.example.org.",
+                id="newsletter.E005",
             )
         ]
     return []

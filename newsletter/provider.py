@@ -20,6 +20,7 @@ from selectors import DefaultSelector
 from socket import socket
 from typing import Any, Generic, TypeVar
 
+from anymail.backends.base_requests import AnymailRequestsBackend
 from anymail.exceptions import (
     AnymailAPIError,
     AnymailError,
@@ -28,18 +29,19 @@ from anymail.exceptions import (
     AnymailSerializationError,
     AnymailUnsupportedFeature,
 )
-from django.core.mail import EmailMessage, get_connection
+from django.conf import settings
+from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
+from django.utils.module_loading import import_string
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from newsletter import bounces
+from newsletter import bounces, http_api
 from newsletter.bounces import Class
 from newsletter.smtp import (
     CLOSING,
     Dialogue,
     SmtpBackend,
     Told,
-    may_have_left,
     prepared,
     tell,
     written,
@@ -54,6 +56,14 @@ NEVER_ACCEPTED = (
     AnymailUnsupportedFeature,
 )
 NO_CONNECTION = (NewConnectionError, ConnectTimeoutError)
+ACCEPTED = {"sent", "queued"}  # Anymail's words
+# What an API says to every mail of ours: the key, the account, and the address that is asked.
+OURS = (401, 402, 403, 404, 405)
+FOR_NOW = (408, 409, 425, 429)
+# Replies to RCPT TO that no server gives for its recipient's sake: we did not log in.
+NOT_LOGGED_IN = (530, 535)
+# Replies to MAIL FROM that are not about its address: commands out of order, and no room.
+NOT_OF_ADDRESS = (503, 552)
 
 
 class Refused(Exception):
@@ -61,7 +71,7 @@ class Refused(Exception):
     told to be the fault."""
 
     def __init__(self, message: str, *, for_good: bool, cause: Class = Class.NONE) -> None:
-        super().__init__(message)
+        super().__init__(bounces.clean(message))
         self.for_good = for_good and cause is not Class.SENDER
         self.cause = cause
 
@@ -69,9 +79,23 @@ class Refused(Exception):
 class OutcomeUnknown(Exception):
     """The mail may or may not have been accepted."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(bounces.clean(message))
+
 
 class NoServer(Exception):
-    """No connection to the mail server is to be had."""
+    """No connection to the mail server is to be had. `cause`: Class.SENDER, where it is there and
+    does not let us in."""
+
+    def __init__(self, message: str, *, cause: Class = Class.NONE) -> None:
+        super().__init__(bounces.clean(message))
+        self.cause = cause
+
+
+def connection() -> BaseEmailBackend:
+    """One of the backend that is set, not open yet."""
+    kind: type[BaseEmailBackend] = import_string(settings.EMAIL_BACKEND)
+    return (http_api.telling(kind) if issubclass(kind, AnymailRequestsBackend) else kind)()
 
 
 # --- One message ----------------------------------------------------------------------------------
@@ -94,9 +118,10 @@ def hand_over(message: EmailMessage, server: BaseEmailBackend) -> str:
         if not isinstance(error, AnymailError):
             close(server)
         raise fate from error
-    if not accepted:
-        raise OutcomeUnknown("the mail backend did not say that it accepted the message")
     status = getattr(message, "anymail_status", None)
+    # Of an error that names no recipient it knows, Anymail says that it knows nothing.
+    if not accepted or (status and status.status and not ACCEPTED & status.status):
+        raise OutcomeUnknown("the mail backend did not say that it accepted the message")
     return str(getattr(status, "message_id", "") or "")
 
 
@@ -117,7 +142,13 @@ def _send(message: EmailMessage, server: BaseEmailBackend) -> int | None:
 
 
 def _not_again(failed: Exception) -> Refused:
-    return Refused(f"the server hung up: {failed}", for_good=False)
+    words = f"the server hung up, and then: {_words(failed)}"
+    return Refused(words, for_good=False, cause=_cause_at_opening(failed))
+
+
+def may_have_left(server: BaseEmailBackend) -> bool:
+    """Whether the message in hand may have reached the server when its connection broke."""
+    return bool(getattr(server, "content_may_have_left", True))
 
 
 def close(server: BaseEmailBackend) -> None:
@@ -133,30 +164,55 @@ def close(server: BaseEmailBackend) -> None:
 
 def _fate(error: Exception, *, unknown: bool) -> Exception:
     """What an error says about the message in hand: Refused or OutcomeUnknown; what no provider
-    is known to raise is itself.
+    is known to raise is itself, if it may have left.
 
     Args:
         unknown: whether the message may have reached the server, if the connection broke.
     """
     if isinstance(error, AnymailAPIError):
-        return _fate_by_api(error)
+        return _fate_by_api(error, unknown=unknown)
     if isinstance(error, NEVER_ACCEPTED):
         return Refused(str(error), for_good=True)
-    if not isinstance(error, smtplib.SMTPException | OSError):
-        return error
-    if isinstance(error, smtplib.SMTPSenderRefused):
-        # The sender's fault and not the reader's: a later try may find it mended.
-        cause = _cause(error.smtp_code, error.smtp_error)
-        cause = cause if cause is Class.SENDER else Class.NONE
-        return Refused(str(error), for_good=False, cause=cause)
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         [(code, said), *_] = error.recipients.values()
-        return Refused(str(error), for_good=code >= 500, cause=_cause(code, said, "rcpt to"))
+        return _fate_of_recipient(code, said)
     if isinstance(error, smtplib.SMTPResponseException):
-        code, words = error.smtp_code, error.smtp_error
-        return Refused(str(error), for_good=code >= 500, cause=_cause(code, words, "end of data"))
-    broke = f"the dialogue broke: {error!r}"
-    return OutcomeUnknown(broke) if unknown else Refused(broke, for_good=False)
+        code, answer = error.smtp_code, error.smtp_error
+        if isinstance(error, smtplib.SMTPSenderRefused):
+            return _fate_of_sender(code, answer)
+        if _knows_it(_text(answer)):
+            return OutcomeUnknown(f"the server knows this mail: {_reply(code, answer)}")
+        words = f"the mail was refused: {_reply(code, answer)}"
+        return Refused(words, for_good=code >= 500, cause=_cause(code, answer, "end of data"))
+    broke = isinstance(error, OSError)
+    words = f"{'the connection broke' if broke else 'it could not be sent'}: {_words(error)}"
+    if not unknown:
+        return Refused(words, for_good=False)
+    return OutcomeUnknown(words) if broke else error
+
+
+def _fate_of_sender(code: int, said: bytes | str) -> Refused:
+    """Of what a server said to our return path: before it knew whom the mail is for, so it is
+    never the reader's fault, and a later try may find it mended."""
+    ours = code >= 500 and code not in NOT_OF_ADDRESS
+    ours = ours or _cause(code, said) is Class.SENDER
+    words = f"our sender was refused: {_reply(code, said)}"
+    return Refused(words, for_good=False, cause=Class.SENDER if ours else Class.NONE)
+
+
+def _fate_of_recipient(code: int, said: bytes | str) -> Refused:
+    """Of what a server said to the reader's address.
+
+    Many only say here what they think of the sender, and some repeat what the reader's own server
+    told them: one domain's words must not stop the mail to all the others. What they say of the
+    sender is tried again; where it is said of many, that stops a run.
+    """
+    words = f"the recipient was refused: {_reply(code, said)}"
+    cause = _cause(code, said, "rcpt to")
+    of_sender = cause in (Class.SENDER, Class.POLICY) and bounces.is_of_sender(_text(said))
+    if of_sender and code not in NOT_LOGGED_IN:
+        return Refused(words, for_good=False, cause=Class.POLICY)
+    return Refused(words, for_good=code >= 500, cause=cause)
 
 
 def _hung_up(error: Exception) -> bool:
@@ -169,32 +225,63 @@ def _hung_up(error: Exception) -> bool:
 
 
 def _cause(code: int, said: bytes | str, step: str = "") -> Class:
-    text = said.decode(errors="replace") if isinstance(said, bytes) else said
+    text = _text(said)
     return bounces.classify(code, "", f"{text} (in reply to {step})" if step else text)
 
 
-def _fate_by_api(error: AnymailAPIError) -> Refused | OutcomeUnknown:
+def _cause_at_opening(error: Exception) -> Class:
+    """4xx at a login is a server that cannot look the password up now."""
+    refused = isinstance(error, smtplib.SMTPAuthenticationError) and error.smtp_code >= 500
+    return Class.SENDER if refused else Class.NONE
+
+
+def _fate_by_api(error: AnymailAPIError, *, unknown: bool) -> Refused | OutcomeUnknown:
     """What a provider's API error says about the message."""
     status = getattr(error, "status_code", None)
-    if status in (401, 403):
-        return Refused(str(error), for_good=False, cause=Class.SENDER)  # our key
-    if status == 429 or _never_connected(error):
-        return Refused(str(error), for_good=False)  # our rate, or their door
-    if status is not None and 400 <= status < 500:
-        told = bounces.classify(status, "", str(error))
-        ours = told if told is Class.SENDER else Class.NONE  # the rest comes as an event
-        return Refused(str(error), for_good=True, cause=ours)
-    return OutcomeUnknown(str(error))
+    if status is None:
+        if unknown and not any(isinstance(one, NO_CONNECTION) for one in _chain(error)):
+            return OutcomeUnknown(f"the provider's API did not answer: {_words(error)}")
+        return Refused(f"the provider's API was not reached: {_words(error)}", for_good=False)
+    if not 400 <= status < 500:
+        return OutcomeUnknown(str(error))
+    answer = str(getattr(error.response, "text", "") or error)
+    if _knows_it(answer):
+        return OutcomeUnknown(f"the provider knows this mail: {error}")
+    if status in OURS or bounces.is_of_account(answer):
+        return Refused(str(error), for_good=False, cause=Class.SENDER)
+    return Refused(str(error), for_good=status not in FOR_NOW)  # the rest comes as an event
 
 
-def _never_connected(error: BaseException | None) -> bool:
-    """Whether a request failed before it had a connection to send anything over."""
+def _knows_it(answer: str) -> bool:
+    """Whether a mail is refused for its key: an earlier try of it was taken, or is about to be."""
+    return "idempoten" in answer.lower()
+
+
+def _text(said: bytes | str) -> str:
+    return said.decode(errors="replace") if isinstance(said, bytes) else said
+
+
+def _reply(code: int, said: bytes | str) -> str:
+    return f"{code} {_text(said)}"
+
+
+def _words(error: BaseException) -> str:
+    """What an operator can read of an error: a reply, or what it came from."""
+    if isinstance(error, smtplib.SMTPAuthenticationError):
+        return f"user name and password were refused: {_reply(error.smtp_code, error.smtp_error)}"
+    if isinstance(error, smtplib.SMTPResponseException):
+        return _reply(error.smtp_code, error.smtp_error)
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        return "; ".join(_reply(code, said) for code, said in error.recipients.values())
+    *_, first = _chain(error) if isinstance(error, AnymailError) else (error,)
+    return str(first) or type(first).__name__
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that it came from."""
     while error is not None:
-        reason = getattr(error.args[0], "reason", None) if error.args else None
-        if isinstance(error, NO_CONNECTION) or isinstance(reason, NO_CONNECTION):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
 
 
 # --- Several at once ------------------------------------------------------------------------------
@@ -254,7 +341,7 @@ class Sessions(ABC, Generic[Letter]):
             taken.remove(server)
             self._servers.remove(server)  # the others go on, if there are any
             if not self._servers:
-                raise NoServer(str(error)) from error
+                raise NoServer(_words(error), cause=_cause_at_opening(error)) from error
         return taken
 
     def give_back(self, server: BaseEmailBackend) -> None:
@@ -289,7 +376,7 @@ def _opening(server: BaseEmailBackend) -> Exception | None:
 @contextmanager
 def sessions(count: int) -> Iterator[Sessions[Any]]:
     """Of the backend that is set; one thread tells all of them where it is SMTP."""
-    servers: list[BaseEmailBackend] = [get_connection() for _ in range(count)]
+    servers: list[BaseEmailBackend] = [connection() for _ in range(count)]
     if all(isinstance(server, SmtpBackend) for server in servers):
         smtp = SmtpSessions[Any](servers)
         try:

@@ -1,48 +1,59 @@
-"""Django's SMTP backend, which also tells how far a conversation came before it broke, and gives
-each mail the return path that its bounce will name.
+"""Django's SMTP backend, which also tells how far a conversation came before it broke, gives each
+mail the return path that its bounce will name, and believes no server that talks without an end.
 
 And the dialogue of one message without waiting, for a worker that holds several at once.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import smtplib
-import socket
 import ssl
+import time
 import uuid
 from collections.abc import Generator
 from contextlib import suppress
 from functools import lru_cache
 from selectors import EVENT_READ, EVENT_WRITE
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from django.conf import settings
 from django.core.mail import EmailMessage
-from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.backends.smtp import EmailBackend
 from django.core.mail.message import sanitize_address
 
 from newsletter import addresses
 from newsletter.mime import PreparedMessage
 
+# The header by which a mail server knows a repeat of a mail that it has.
+IDEMPOTENCY_HEADERS = {"smtp.resend.com": "Resend-Idempotency-Key"}
+
+# What a dialogue waits for: its socket to be read or written.
+Dialogue = Generator[int, None, None]
+Reply = tuple[int, bytes]
+
 # An address that Django's sanitize_address leaves as it is.
 PLAIN = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 
 
-class _Telling:
+class TellingSMTP(smtplib.SMTP):
     """Notes how far a dialogue came: the same error is raised for a drop at MAIL FROM and for one
     after the final dot."""
 
     content_may_have_left = False
     takes_another = False  # its last dialogue was brought to an end
 
+    def getreply(self) -> Reply:
+        """As smtplib's, which would hear any number of lines, for as long as one comes in time."""
+        try:
+            return _waited_for(_Line(self).hear())
+        except smtplib.SMTPServerDisconnected:
+            self.close()
+            raise
 
-class TellingSMTP(_Telling, smtplib.SMTP):
-    pass
 
-
-class TellingSMTPOverTLS(_Telling, smtplib.SMTP_SSL):
+class TellingSMTPOverTLS(TellingSMTP, smtplib.SMTP_SSL):
     pass
 
 
@@ -56,15 +67,12 @@ class Told(NamedTuple):
     content: bytes
 
 
-# What a dialogue waits for: its socket to be read or written.
-Dialogue = Generator[int, None, None]
-Reply = tuple[int, bytes]
-
 LONGEST_LINE = 8192
+MOST_LINES = 100  # of one reply
 CLOSING = 421  # the server's last word on this connection
 
 
-def tell(connection: TellingSMTP | TellingSMTPOverTLS, told: Told) -> Dialogue:
+def tell(connection: TellingSMTP, told: Told) -> Dialogue:
     """Tell one message over an open connection: as smtplib does it, but all commands at once where
     the server takes them so (RFC 2920). Waits for nothing where the socket does not block.
 
@@ -73,9 +81,7 @@ def tell(connection: TellingSMTP | TellingSMTPOverTLS, told: Told) -> Dialogue:
         SMTPException: the dialogue broke; of what has left with the final dot nothing is known.
     """
     connection.content_may_have_left = connection.takes_another = False
-    if connection.sock is None:
-        raise smtplib.SMTPServerDisconnected("The connection is closed")
-    line = _Line(connection.sock)
+    line = _Line(connection)
     commands = (told.mail, told.rcpt, b"DATA\r\n")
     at_once = connection.has_extn("pipelining")
     if at_once:
@@ -121,36 +127,72 @@ def _refuses(code: int) -> bool:
     return 400 <= code <= 599
 
 
-class _Line:
-    """The two directions of a dialogue, over a socket that does not block."""
+Heard = TypeVar("Heard")
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
+
+def _waited_for(dialogue: Generator[int, None, Heard]) -> Heard:
+    """What a dialogue comes to over a socket that blocks, where it never asks to wait."""
+    while True:
+        try:
+            next(dialogue)
+        except StopIteration as end:
+            heard: Heard = end.value
+            return heard
+
+
+class _Line:
+    """The two directions of a dialogue, over a socket that need not block.
+
+    What is said must have left, and what is heard be whole, within the connection's timeout: each
+    byte may come in time, and a session still be held for ever.
+    """
+
+    def __init__(self, connection: smtplib.SMTP) -> None:
+        if connection.sock is None:
+            raise smtplib.SMTPServerDisconnected("The connection is closed")
+        self._connection = connection.sock
+        timeout = connection.timeout  # no number where none is set
+        self._timeout = timeout if isinstance(timeout, int | float) else math.inf
+        self._until = math.inf
         self._heard = b""
 
     def say(self, words: bytes) -> Dialogue:
+        self._until = time.monotonic() + self._timeout
         rest = memoryview(words)
         while rest:
             try:
                 rest = rest[self._connection.send(rest) :]
             except (BlockingIOError, ssl.SSLWantWriteError):
+                self._check_time()
                 yield EVENT_WRITE
             except ssl.SSLWantReadError:
+                self._check_time()
                 yield EVENT_READ
             except OSError as error:
                 raise smtplib.SMTPServerDisconnected(f"Connection lost: {error}") from error
+            else:
+                if rest:
+                    self._check_time()
 
     def hear(self) -> Generator[int, None, Reply]:
         """A whole reply: its code, and its words."""
-        words = []
-        while True:
+        self._until = time.monotonic() + self._timeout
+        words: list[bytes] = []
+        while len(words) < MOST_LINES:
             while (end := self._heard.find(b"\n")) < 0:
+                if words or self._heard:
+                    self._check_time()
                 yield from self._hear_more()
             line, self._heard = self._heard[:end], self._heard[end + 1 :]
             words.append(line[4:].strip())
             if line[3:4] != b"-":
                 code = int(line[:3]) if line[:3].isdigit() else -1
                 return code, b"\n".join(words)
+        raise smtplib.SMTPServerDisconnected("A reply without an end")
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self._until:
+            raise smtplib.SMTPServerDisconnected("The server is too slow")
 
     def _hear_more(self) -> Dialogue:
         if len(self._heard) > LONGEST_LINE:
@@ -158,8 +200,10 @@ class _Line:
         try:
             heard = self._connection.recv(LONGEST_LINE)
         except (BlockingIOError, ssl.SSLWantReadError):
+            self._check_time()
             yield EVENT_READ
         except ssl.SSLWantWriteError:
+            self._check_time()
             yield EVENT_WRITE
         except OSError as error:
             raise smtplib.SMTPServerDisconnected(f"Connection lost: {error}") from error
@@ -170,6 +214,10 @@ class _Line:
 
 
 class SmtpBackend(EmailBackend):
+    @property
+    def content_may_have_left(self) -> bool:
+        return bool(getattr(self.connection, "content_may_have_left", True))
+
     @property
     def connection_class(self) -> type[smtplib.SMTP]:
         return TellingSMTPOverTLS if self.use_ssl else TellingSMTP
@@ -187,13 +235,12 @@ class SmtpBackend(EmailBackend):
 
     def _send(self, email_message: EmailMessage) -> bool:
         connection = self.connection
-        assert isinstance(connection, TellingSMTP | TellingSMTPOverTLS)  # noqa: S101  (see open)
+        assert isinstance(connection, TellingSMTP)  # noqa: S101  (see open)
         sender, *recipients = _envelope(email_message)
         if not recipients:
             return False
         if len(recipients) == 1:
-            for _ in tell(connection, prepared(email_message)):
-                pass  # its socket blocks
+            _waited_for(tell(connection, prepared(email_message)))
             return True
         connection.content_may_have_left = True  # to some of them, whatever is said of others
         sender = return_path_of(email_message) or sender
@@ -217,6 +264,8 @@ def prepared(message: EmailMessage) -> Told:
     sender, recipient = _envelope(message)
     sender = return_path_of(message) or sender
     content = written(message)
+    if (name := IDEMPOTENCY_HEADERS.get(settings.EMAIL_HOST)) and (key := delivery_of(message)):
+        content = f"{name}: {key}\r\n".encode() + content
     if not content.endswith(b"\r\n"):
         content += b"\r\n"
     if b"\r\n." in content:
@@ -269,10 +318,10 @@ def return_path_of(message: EmailMessage) -> str:
     """The envelope sender of a message; "": its From, as there is no address for bounces."""
     if not settings.BOUNCE_ADDRESS:
         return ""
-    named = (getattr(message, "metadata", None) or {}).get("delivery")
+    named = delivery_of(message)
     return addresses.return_path(uuid.UUID(named)) if named else str(settings.BOUNCE_ADDRESS)
 
 
-def may_have_left(server: BaseEmailBackend) -> bool:
-    """Whether the message in hand may have reached the server when its connection broke."""
-    return bool(getattr(getattr(server, "connection", None), "content_may_have_left", True))
+def delivery_of(message: EmailMessage) -> str:
+    """The uuid of the delivery that a message is the mail of, "" if of none."""
+    return str((getattr(message, "metadata", None) or {}).get("delivery", ""))

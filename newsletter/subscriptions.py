@@ -16,7 +16,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 from uuid import uuid4
 
 from django.conf import settings
-from django.core.mail import EmailMessage, get_connection
+from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 from django.db import connection, transaction
 from django.db.models import OuterRef, Q, QuerySet
@@ -143,7 +143,7 @@ def send_each(
     """
     sent = 0
     end = time.monotonic() + TURN
-    server = get_connection()
+    server = provider.connection()
     try:
         while time.monotonic() < end and (found := claim(timezone.now())) is not None:
             if not found:

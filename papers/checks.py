@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
@@ -25,6 +26,28 @@ def encoder(**options: Any) -> list[CheckMessage]:
     except EncoderError as error:
         return [_broken(error)]
     return []
+
+
+# The least that each may be: with less, nothing is listed or encoded, and nothing says why.
+LEAST = {"EDITION_WINDOW_DAYS": 1, "ENCODE_BATCH_SIZE": 1}
+
+
+@checks.register()
+def numbers(**options: Any) -> list[CheckMessage]:
+    return too_small(LEAST, "papers.E004")
+
+
+def too_small(least: Mapping[str, int], number: str) -> list[CheckMessage]:
+    """An error for each setting that is less than it may be."""
+    return [
+        checks.Error(
+            f"{name} is less than {lowest}.",
+            hint=f"Set it to {lowest} or more, or leave it out; README says what it means.",
+            id=number,
+        )
+        for name, lowest in least.items()
+        if getattr(settings, name) < lowest
+    ]
 
 
 @checks.register()

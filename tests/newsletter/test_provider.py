@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import smtplib
 import socket
 import ssl
 import subprocess
@@ -17,7 +18,9 @@ from django.core.mail import EmailMessage, get_connection
 from pytest_django import Settings
 
 from newsletter import provider
-from newsletter.provider import Answer, OutcomeUnknown, Refused
+from newsletter.bounces import Class
+from newsletter.provider import Answer, NoServer, OutcomeUnknown, Refused
+from newsletter.smtp import IDEMPOTENCY_HEADERS, TellingSMTP, _Line
 from tests.smtp import SmtpServer
 
 
@@ -26,7 +29,8 @@ class Server:
 
     `replies` maps a recipient to the words after RCPT, `delays` to the seconds before the last
     reply; after `most` mails on one connection it hangs up, or says `too_many` at `full_at` first.
-    It greets `greets` connections and is silent to all others.
+    It greets `greets` connections and is silent to all others. `at_login` is what it says to a
+    password, `at_mail` to a sender.
     """
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
@@ -36,6 +40,7 @@ class Server:
         self.replies: dict[str, str] = {}
         self.delays: dict[str, float] = {}
         self.pipelines = True
+        self.at_login, self.at_mail = "", "250 yes"
         self.most = 1_000
         self.too_many, self.full_at = "", "MAIL"
         self.greets = 1_000
@@ -89,7 +94,13 @@ class Server:
         while line := hear():
             verb, reply = line[:4].upper().decode(), "250 yes"
             if verb == "EHLO":
-                reply = "250-here\r\n250 " + ("PIPELINING" if self.pipelines else "HELP")
+                can = ["AUTH PLAIN"] if self.at_login else []
+                can.append("PIPELINING" if self.pipelines else "HELP")
+                reply = "\r\n".join(["250-here", *(f"250-{one}" for one in can), "250 SIZE"])
+            elif verb == "AUTH":
+                reply = self.at_login
+            elif verb == "MAIL":
+                reply = self.at_mail
             elif verb == "RCPT":
                 recipient = line.decode().partition("<")[2].partition(">")[0]
                 reply = self.replies.get(recipient, reply)
@@ -332,3 +343,237 @@ def test_what_is_told_is_encrypted_where_it_is_set(
         found = tell(*READERS, over=3, body=long)
         assert {answer for answer, _ in found.values()} == {Answer()}
         assert len(server.contents[READERS[0]]) > len(long)
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        ("535 5.7.8 Username and Password not accepted", Class.SENDER),
+        ("534 5.7.9 Application-specific password required", Class.SENDER),
+        ("454 4.7.0 Temporary authentication failure", Class.NONE),
+    ],
+)
+def test_a_server_that_does_not_let_us_in_is_told_from_one_that_is_away(
+    server: Server, settings: Settings, said: str, cause: Class
+) -> None:
+    server.at_login = said
+    settings.EMAIL_HOST_USER, settings.EMAIL_HOST_PASSWORD = "papers", "wrong"
+    with pytest.raises(NoServer, match=said[10:]) as refused:
+        tell(READERS[0], over=2)
+    assert refused.value.cause is cause
+
+
+def test_a_server_that_is_away_refuses_nobody(server: Server, settings: Settings) -> None:
+    settings.EMAIL_TIMEOUT = 1
+    server.greets = 0
+    with pytest.raises(NoServer) as refused:
+        tell(READERS[0], over=1)
+    assert refused.value.cause is Class.NONE
+
+
+def test_a_password_that_is_withdrawn_meanwhile_is_no_fault_of_the_next_reader(
+    server: Server, settings: Settings
+) -> None:
+    server.at_login = "235 2.7.0 welcome"
+    settings.EMAIL_HOST_USER, settings.EMAIL_HOST_PASSWORD = "papers", "right"
+    server.most = 0  # hangs up at the first mail, and lets nobody in again
+    with provider.sessions(1) as sessions:
+        [one] = sessions.take(1)
+        server.at_login = "535 5.7.8 no"
+        sessions.begin(one, "letter", sessions.prepared(message_to(READERS[0])))
+        [(_, answer)] = sessions.answers() or sessions.answers()
+    assert_refused(answer, for_good=False, cause=Class.SENDER)
+
+
+def assert_refused(answer: Answer, *, for_good: bool, cause: Class) -> None:
+    assert isinstance(answer.error, Refused)
+    assert (answer.error.for_good, answer.error.cause) == (for_good, cause)
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        ("553 5.7.1 <daily@papers.example>: Sender address rejected: not owned", Class.SENDER),
+        ("550 5.1.0 sender rejected, domain not configured here", Class.SENDER),
+        ("550 5.7.60 Client does not have permissions to send as this sender", Class.SENDER),
+        ("554 5.7.8 sending disabled for this account", Class.SENDER),
+        ("501 5.1.7 bad address", Class.SENDER),
+        ("530 5.7.0 Authentication required", Class.SENDER),
+        ("552 5.3.4 Message size exceeds fixed limit", Class.NONE),
+        ("503 5.5.1 nested MAIL command", Class.NONE),
+        ("451 4.7.1 Sender address rejected: try again later", Class.NONE),
+    ],
+)
+@pytest.mark.parametrize("pipelines", [True, False])
+def test_what_is_said_at_mail_from_is_no_readers_fault(
+    server: Server, said: str, cause: Class, pipelines: bool
+) -> None:
+    server.pipelines, server.at_mail = pipelines, said
+    assert_refused(tell(READERS[0], over=1)[READERS[0]][0], for_good=False, cause=cause)
+    assert server.contents == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "for_good", "cause"),
+    [
+        # Of the sender, by a server that says so here, or that repeats the words of another.
+        ("554 5.7.1 <reader0@example.org>: Relay access denied", False, Class.POLICY),
+        ("550 relaying denied", False, Class.POLICY),
+        ("553 5.7.1 <daily@x.example>: Sender address rejected: not owned", False, Class.POLICY),
+        ("550 5.7.1 Daily sending quota exceeded", False, Class.POLICY),
+        ("550 5.7.1 domain is not verified", False, Class.POLICY),
+        # Nobody's words but our own server's: it did not hear a password.
+        ("530 5.7.0 Authentication required", False, Class.SENDER),
+        ("535 5.7.8 Authentication failed", False, Class.SENDER),
+        # Of the reader, and of the mail.
+        ("550 5.1.1 user unknown", True, Class.INVALID),
+        ("552 5.2.2 mailbox full", True, Class.MAILBOX),
+        ("550 5.7.1 blocked using a list", True, Class.POLICY),
+    ],
+)
+def test_what_one_domain_says_at_rcpt_to_stops_no_others_mail(
+    server: Server, said: str, for_good: bool, cause: Class
+) -> None:
+    server.replies[READERS[0]] = said
+    found = tell(*READERS[:2], over=1)
+    assert_refused(found[READERS[0]][0], for_good=for_good, cause=cause)
+    assert found[READERS[1]][0] == Answer()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "554 5.7.60 Client does not have permissions to send as this sender",
+        "550 5.1.8 Access denied, bad outbound sender",
+        "554 Message rejected: Email address is not verified",
+    ],
+)
+def test_what_our_server_says_of_us_after_the_content_is_no_readers_fault(
+    smtp: SmtpServer, said: str
+) -> None:
+    smtp.after_data[READERS[0]] = said
+    assert_refused(tell(READERS[0], over=1)[READERS[0]][0], for_good=False, cause=Class.SENDER)
+
+
+@pytest.mark.parametrize("at", ["rcpt", "data", "mail"])
+def test_an_operator_reads_a_servers_words_as_it_said_them(server: Server, at: str) -> None:
+    said = "550 5.7.1 no, thank you"
+    if at == "mail":
+        server.at_mail = said
+    elif at == "rcpt":
+        server.replies[READERS[0]] = said
+    else:
+        server.most, server.too_many, server.full_at = 0, said, "DATA"
+    error = str(tell(READERS[0], over=1)[READERS[0]][0].error)
+    assert error.endswith(f"refused: {said}")
+
+
+def test_an_operator_reads_how_a_connection_broke(server: Server) -> None:
+    server.most = 0
+    error = str(tell(READERS[0], over=1)[READERS[0]][0].error)
+    assert error == "the connection broke: Connection unexpectedly closed"
+
+
+def test_a_byte_that_no_database_takes_is_left_out_of_what_a_server_said(server: Server) -> None:
+    server.replies[READERS[0]] = "550 5.7.1 no\0body"
+    assert str(tell(READERS[0], over=1)[READERS[0]][0].error).endswith("550 5.7.1 no body")
+
+
+class Endless:
+    """A mail server that from one step on repeats some bytes, each `every` seconds, for ever."""
+
+    def __init__(self, step: str, what: bytes, every: float) -> None:
+        self._step, self._what, self._every = step, what, every
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.said = 0
+        self._thread = Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection, connection.makefile("rb") as lines:
+            connection.settimeout(10)
+            try:
+                for step in ("greeting", "EHLO", "MAIL"):
+                    if step != "greeting":
+                        lines.readline()
+                    while step == self._step:
+                        connection.sendall(self._what)
+                        self.said += len(self._what)
+                        sleep(self._every)
+                    connection.sendall(b"220 here\r\n" if step == "greeting" else b"250 yes\r\n")
+            except OSError:
+                pass  # it was hung up on
+
+    def close(self) -> None:
+        self._thread.join(timeout=10)
+        self._listener.close()
+
+
+@pytest.mark.parametrize("step", ["greeting", "EHLO", "MAIL"])
+@pytest.mark.parametrize(
+    ("what", "every"),
+    [
+        (b"250-" + b"a" * 4000 + b"\r\n", 0.0),  # lines for ever
+        (b"2", 0.1),  # a line for ever, and each byte in time
+        (b"250-a\r\n", 0.3),  # some of both
+    ],
+)
+def test_a_server_that_talks_without_an_end_holds_no_session(
+    settings: Settings, step: str, what: bytes, every: float
+) -> None:
+    with closing(Endless(step, what, every)) as server:
+        settings.EMAIL_BACKEND = "newsletter.smtp.SmtpBackend"
+        settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", server.port
+        settings.EMAIL_TIMEOUT = 1
+        began = monotonic()
+        if step == "MAIL":
+            assert_refused(
+                tell(READERS[0], over=1)[READERS[0]][0], for_good=False, cause=Class.NONE
+            )
+        else:
+            with pytest.raises(NoServer):
+                tell(READERS[0], over=1)
+        assert monotonic() - began < 3
+        assert server.said < 8_000_000
+
+
+def test_a_server_that_takes_a_mail_byte_by_byte_holds_no_session(settings: Settings) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        ours.settimeout(0)
+        connection = TellingSMTP(timeout=1)
+        connection.sock = ours
+
+        def take_it_slowly() -> None:
+            for _ in _Line(connection).say(b"a" * 1_000_000):
+                theirs.recv(4096)
+                sleep(0.05)
+
+        began = monotonic()
+        with pytest.raises(smtplib.SMTPServerDisconnected, match="slow"):
+            take_it_slowly()
+        assert monotonic() - began < 3
+
+
+def test_a_mail_server_that_takes_a_key_is_given_each_deliverys_own(
+    server: Server, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(IDEMPOTENCY_HEADERS, settings.EMAIL_HOST, "Resend-Idempotency-Key")
+    message, other = message_to(READERS[0]), message_to(READERS[1])
+    message.metadata = {"delivery": "5e6f9a0e-3f5a-4a3e-9c39-0a4f6f7b6c11"}  # type: ignore[attr-defined]
+    with provider.sessions(1) as sessions:
+        for one in (message, other):
+            [session] = sessions.take(1)
+            sessions.begin(session, one, sessions.prepared(one))
+            assert sessions.answers() == [(one, Answer())]
+    key = b"Resend-Idempotency-Key: 5e6f9a0e-3f5a-4a3e-9c39-0a4f6f7b6c11\r\n"
+    assert server.contents[READERS[0]].count(key) == 1
+    assert b"Idempotency" not in server.contents[READERS[1]]
+
+
+def test_a_mail_server_that_knows_a_key_again_may_have_the_mail(smtp: SmtpServer) -> None:
+    smtp.after_data[READERS[0]] = "550 idempotency key was used with another payload"
+    assert isinstance(tell(READERS[0], over=1)[READERS[0]][0].error, OutcomeUnknown)
