@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
-from django.core.mail import EmailMessage, get_connection
+from django.core.mail import EmailMessage
 from django.core.mail.backends.smtp import EmailBackend
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
@@ -434,7 +434,7 @@ def sending_domain() -> Iterator[Finding]:
 def mail_server() -> Finding:
     """Whether what takes the mails is there: it is opened and closed, and nothing is sent."""
     try:
-        server = get_connection()
+        server = provider.connection()
         try:
             server.open()
             return ok("mail server", _answer(server))
@@ -483,7 +483,7 @@ def test_mail(address: str) -> Finding:
             "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
         },
     )
-    server = get_connection()
+    server = provider.connection()
     try:
         server.open()
         provider.hand_over(message, server)
