@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
+from threading import Event, Thread
+from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -19,11 +20,12 @@ from pytest_django import Settings
 
 from newsletter import delivery, picks, provider, subscriptions
 from newsletter.delivery import MOVES, move, send_planned
-from newsletter.models import Delivery, Subscriber, Suppression
+from newsletter.models import Delivery, DeliveryEvent, Subscriber, Suppression
 from newsletter.sending import Walk
 from papers import editions
 from papers.models import Edition, EditionPaper
 from tests.factories import make_frozen_edition, make_paper, make_subscriber
+from tests.newsletter.test_provider import Server, use
 from tests.smtp import SmtpServer
 
 pytestmark = pytest.mark.django_db
@@ -171,16 +173,52 @@ def test_an_address_that_no_header_can_hold_fails_alone(smtp: SmtpServer) -> Non
     assert all("Bcc" not in message for message in smtp.messages)
 
 
-def test_what_kills_each_worker_that_takes_it_ends_as_failed(
+class WorkerGone(BaseException):
+    """What nobody catches: the worker's end."""
+
+
+@contextmanager
+def killing(address: str) -> Iterator[None]:
+    """Whoever reads the interests of this reader, which composing does, dies of it."""
+    reader = Subscriber.objects.get(address=address).pk
+
+    def die(execute: Callable[..., object], sql: str, params: Any, *rest: Any) -> object:
+        if 'FROM "newsletter_interest"' in sql and reader in params:
+            raise WorkerGone
+        return execute(sql, params, *rest)
+
+    with connection.execute_wrapper(die):
+        yield
+
+
+def test_what_kills_each_worker_that_composes_it_ends_as_failed_and_holds_up_nobody(
     smtp: SmtpServer, settings: Settings
 ) -> None:
     settings.SEND_MAX_ATTEMPTS = 3
-    planned_for("alice@example.org")
-    for _ in range(3):
-        past = timezone.now() - timedelta(minutes=1)
-        Delivery.objects.filter(state=State.PLANNED).update(state=State.CLAIMED, lease_until=past)
+    planned_for("alice@example.org", "bob@example.org", "carol@example.org")
+    lives = 0
+    with killing("bob@example.org"):
+        while Delivery.objects.filter(state__in=[State.PLANNED, State.CLAIMED]).exists():
+            with suppress(WorkerGone):
+                send_planned()
+            lives += 1
+            assert lives < 10
+            Delivery.objects.filter(state=State.CLAIMED).update(lease_until=timezone.now())
+    assert smtp.count() == {"alice@example.org": 1, "carol@example.org": 1}
+    assert the_delivery("bob@example.org").state == State.FAILED
+    assert "was lost" in the_delivery("bob@example.org").error
+    assert lives == 1 + 3 + 1  # with all of them, with it alone, and the one that gives it up
+    assert the_delivery("alice@example.org").attempts == 1
+
+
+def test_what_was_only_claimed_by_workers_that_were_lost_is_not_tried(smtp: SmtpServer) -> None:
+    planned_for("alice@example.org", "bob@example.org")
+    for _ in range(12):
+        Delivery.objects.update(state=State.CLAIMED, lease_until=timezone.now())
         delivery.recover(timezone.now())
-    assert the_delivery().state == State.FAILED
+    assert set(Delivery.objects.values_list("state", "attempts")) == {(State.PLANNED, 0)}
+    assert send_planned().sent == 2
+    assert set(Delivery.objects.values_list("attempts", "error")) == {(1, "")}
 
 
 def test_a_late_success_settles_what_was_taken_for_unknown(smtp: SmtpServer) -> None:
@@ -278,6 +316,8 @@ def test_with_no_mail_server_everything_stays_planned(settings: Settings) -> Non
     assert send_planned().later == 2
     assert {d.state for d in Delivery.objects.all()} == {State.PLANNED}
     assert {d.attempts for d in Delivery.objects.all()} == {0}
+    assert "no connection to the mail server" in the_delivery().error
+    assert send_planned().later == 2  # asked again by the next run, and at no later time
 
 
 def test_a_worker_that_died_before_handing_over_costs_nothing(smtp: SmtpServer) -> None:
@@ -517,3 +557,74 @@ def test_what_is_in_another_workers_hand_is_not_moved(smtp: SmtpServer) -> None:
     Delivery.objects.update(state=State.CLAIMED)
     assert delivery._settle_and_hand_over([], [letter]) == (set(), set())
     assert the_delivery().lease_until == theirs
+
+
+# A run's time, and its lease
+
+
+@pytest.fixture
+def slow(settings: Settings) -> Iterator[Server]:
+    """A mail server that takes a third of a second for each of twelve readers."""
+    with closing(Server()) as server:
+        server.delays = dict.fromkeys((f"reader{n}@example.org" for n in range(12)), 0.33)
+        use(server, settings)
+        yield server
+
+
+def test_a_run_ends_in_its_time_and_gives_back_what_it_has_not_begun(slow: Server) -> None:
+    planned_for(*slow.delays)
+    tally = send_planned(seconds=1)
+    assert tally.is_left
+    assert 1 <= tally.sent == len(slow.contents) <= 5
+    assert tally.sent + tally.later == 12
+    left = Delivery.objects.filter(state=State.PLANNED)
+    assert set(left.values_list("attempts", "not_before", "lease_until")) == {(0, None, None)}
+    rest = tally.later
+    tally = send_planned(seconds=60)
+    assert (tally.sent, tally.is_left) == (rest, False)
+    assert set(Delivery.objects.values_list("state", "attempts")) == {(State.SENT, 1)}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_over_slow_hand_overs_nobody_takes_what_waits(slow: Server, settings: Settings) -> None:
+    settings.SEND_LEASE_SECONDS = 2
+    planned_for(*slow.delays)
+    over = Event()
+
+    def others() -> None:
+        try:
+            while not over.wait(0.1):
+                delivery.recover(timezone.now())
+        finally:
+            connection.close()
+
+    thread = Thread(target=others)
+    thread.start()
+    try:
+        assert send_planned().sent == 12
+    finally:
+        over.set()
+        thread.join()
+    assert set(Delivery.objects.values_list("state", "attempts")) == {(State.SENT, 1)}
+
+
+# What goes on though something fails
+
+
+def test_what_was_accepted_is_settled_though_a_refusal_cannot_be_kept(
+    smtp: SmtpServer, settings: Settings
+) -> None:
+    settings.SEND_CONNECTIONS = 4
+    planned_for(*(f"reader{n}@example.org" for n in range(12)))
+    smtp.replies["reader1@example.org"] = "550 5.7.1 blocked"
+
+    def fail(execute: Callable[..., object], sql: str, *rest: Any) -> object:
+        if sql.startswith('INSERT INTO "newsletter_deliveryevent"'):
+            raise IntegrityError("its reader was erased")
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(fail):
+        tally = send_planned()
+    assert (tally.sent, tally.failed) == (11, 1)
+    assert len(smtp.recipients) == 11
+    assert not DeliveryEvent.objects.exists()
