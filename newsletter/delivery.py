@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Any
 
 from django.conf import settings
@@ -26,7 +27,7 @@ from django.utils import timezone
 from newsletter import mail, provider, sending
 from newsletter.addresses import address_hash
 from newsletter.bounces import Class, clean, without_addresses
-from newsletter.models import Delivery, Subscriber, Suppression
+from newsletter.models import Delivery, SendingPause, Subscriber, Suppression
 from papers.locks import Lock
 from papers.models import Edition
 
@@ -80,6 +81,9 @@ MOST_EDITIONS = 3  # how often a mail is composed again since its edition change
 EXPIRED_AT_ONCE = 2000  # deliveries in one transaction
 
 LONGEST_ID = 250  # of a provider, as events know it
+
+BAD_IN_A_ROW = 10  # deliveries: then all sending is paused
+BAD_WITHIN = timedelta(hours=1)
 
 # What `error` says of those that a worker was lost with; the second as long as it is composed.
 LOST = "The worker that held it did not come back."
@@ -217,7 +221,7 @@ def send_planned(*, edition: Edition | None = None, seconds: float = math.inf) -
     recover(timezone.now())
     settle_due_unknown(timezone.now())
     tally = Tally(dropped=expire_outdated(timezone.now()))
-    walk = sending.Walk()
+    walk, row = sending.Walk(), _BadRow()
     with provider.sessions(max(settings.SEND_CONNECTIONS, 1)) as sessions:
         while time.monotonic() < ends_at:
             batch = _claim(timezone.now(), edition, walk)
@@ -225,13 +229,71 @@ def send_planned(*, edition: Edition | None = None, seconds: float = math.inf) -
                 break
             if not batch:
                 continue
-            if not _Round(batch, sessions, tally, ends_at).run():
+            if not _Round(batch, sessions, tally, row, ends_at).run():
                 break
             walk.begin_anew_when_due()
         else:
             tally.is_left = True
     log.info("send_planned: %s", tally)
     return tally
+
+
+class _BadRow:
+    """The deliveries that ended unknown or failed for good one after the other, none accepted
+    between them: a provider that is down or refuses us says so of each of them.
+
+    When there are BAD_IN_A_ROW, to two domains at least, all sending is paused. What they ended as
+    they stay.
+    """
+
+    def __init__(self) -> None:
+        # Their domains. None: nothing has ended here yet, and the ledger is asked, for against a
+        # slow server each run comes to the end of but a few.
+        self._domains: list[str] | None = None
+
+    def most(self, in_hand: int) -> int | float:
+        """How many more may be told beside those in hand: a row that has begun takes no more with
+        it than make it full, however many connections there are."""
+        if not self._domains:
+            return math.inf
+        return max(BAD_IN_A_ROW - len(self._domains) - in_hand, 0 if in_hand else 1)
+
+    def break_off(self) -> None:
+        self._domains = []
+
+    def add(self, delivery: Delivery, said: str) -> None:
+        """One that ended badly, and is settled so."""
+        if self._domains is None:
+            self._domains = self._before(delivery)
+        self._domains.append(sending.domain_of(delivery.subscriber.address))
+        if len(self._domains) >= BAD_IN_A_ROW and len({*self._domains}) > 1:
+            sending.pause(
+                f"{len(self._domains)} deliveries in a row were refused for good or ended unknown, "
+                f"and none was accepted. Of the last one: {without_addresses(said)[:300]}"
+            )
+            self._domains = []
+
+    @staticmethod
+    def _before(delivery: Delivery) -> list[str]:
+        """Those in the ledger, since sending was resumed at the most."""
+        now = timezone.now()
+        since = [now - BAD_WITHIN]
+        for pause in SendingPause.objects.filter(domain=sending.ALL).order_by("-since")[:1]:
+            since.append(pause.ended_at or pause.until or pause.since)
+        bad = (S.UNKNOWN, S.FAILED)
+        taken = (S.SENT, S.DELIVERED, S.BOUNCED, S.COMPLAINED)
+        ended = (
+            Delivery.objects.exclude(pk=delivery.pk)
+            .filter(handed_over_at__gt=max(since), state__in=[*bad, *taken])
+            .exclude(state=S.UNKNOWN, error=LOST)  # its worker's end, and not its server's
+            .order_by("-handed_over_at")
+            .annotate(domain=sending.of_deliveries())
+            .values_list("state", "sent_at", "domain")[:BAD_IN_A_ROW]
+        )
+        return [
+            domain
+            for _, _, domain in takewhile(lambda one: one[0] in bad and one[1] is None, ended)
+        ]
 
 
 @dataclass(slots=True, eq=False)
@@ -262,16 +324,19 @@ class _Round:
         batch: list[Delivery],
         sessions: provider.Sessions[_Letter],
         tally: Tally,
+        row: _BadRow,
         ends_at: float = math.inf,
     ) -> None:
         self._sessions = sessions
         self._tally = tally
+        self._row = row
         self._ends_at = ends_at  # by the monotonic clock
         self._lease = batch[0].lease_until
         self._batch = [one for one in batch if one.error not in (LOST, COMPOSING)]
         suspects = [one for one in batch if one.error in (LOST, COMPOSING)]
         self._suspects = deque(sorted(suspects, key=lambda one: one.attempts))
         self._waiting: deque[_Letter] = deque()
+        self._in_hand = 0  # told, and not answered yet
         self._accepted: list[_Letter] = []
         self._goes_on = True
 
@@ -294,6 +359,7 @@ class _Round:
             if not self._sessions.are_talking:
                 continue
             answers = self._sessions.answers()
+            self._in_hand -= len(answers)
             for letter, answer in answers:
                 with _alone(letter.delivery):
                     self._finish(letter, answer)
@@ -358,7 +424,8 @@ class _Round:
 
     def _hand_over_next(self) -> None:
         try:
-            servers = self._sessions.take(len(self._waiting))
+            most = min(len(self._waiting), self._row.most(self._in_hand))
+            servers = self._sessions.take(int(most))
         except provider.NoServer as error:
             self._no_server(error)
             return
@@ -367,6 +434,7 @@ class _Round:
         held_back = []
         for letter, server in zip(letters, servers, strict=True):
             if letter.delivery.pk in handed_over:
+                self._in_hand += 1
                 self._sessions.begin(server, letter, letter.prepared)
             else:
                 self._sessions.give_back(server)
@@ -379,6 +447,8 @@ class _Round:
         """Nothing has left, and none of those that wait would fare better: the server is asked once
         and not once for each, and by the next run again. It is nobody's try."""
         why = without_addresses(str(error))
+        if getattr(error, "cause", None) is Class.SENDER:
+            sending.pause(f"The mail server refuses us as a sender: {why[:200]}")
         waiting = [letter.delivery for letter in self._waiting]
         self._tally.later += _give_back(waiting, error=f"{NO_CONNECTION}: {why}")
         self._waiting.clear()
@@ -425,6 +495,7 @@ class _Round:
             letter.provider_id = clean(answer.provider_id, LONGEST_ID)
             letter.sent_at = timezone.now()
             self._accepted.append(letter)
+            self._row.break_off()
         elif isinstance(error, provider.Refused):
             self._refused(delivery, error)
             self._stop_if_paused()
@@ -433,6 +504,7 @@ class _Round:
             said = clean(str(error))
             if move(delivery, S.HANDED_OVER, S.UNKNOWN, lease_until=None, error=said):
                 self._tally.unknown += 1
+                self._row.add(delivery, said)
             self._stop_if_paused()
 
     def _refused(self, delivery: Delivery, refused: provider.Refused) -> None:
@@ -445,6 +517,7 @@ class _Round:
             self._tally.later += _take_back(delivery, S.PLANNED, **later)
         elif _take_back(delivery, S.FAILED, lease_until=None, error=said):
             self._tally.failed += 1
+            self._row.add(delivery, said)
         if cause and (for_good or cause is Class.SENDER):
             from newsletter import events  # events move deliveries, and so import this module
 

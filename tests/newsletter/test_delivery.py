@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import timedelta
@@ -18,9 +19,9 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from newsletter import delivery, picks, provider, subscriptions
+from newsletter import delivery, picks, provider, sending, subscriptions
 from newsletter.delivery import MOVES, move, send_planned
-from newsletter.models import Delivery, DeliveryEvent, Subscriber, Suppression
+from newsletter.models import Alert, Delivery, DeliveryEvent, Subscriber, Suppression
 from newsletter.sending import Walk
 from papers import editions
 from papers.models import Edition, EditionPaper
@@ -467,7 +468,7 @@ def composed_for(*addresses: str) -> Iterator[tuple[Edition, delivery._Round, de
     assert batch is not None
     tally = delivery.Tally()
     with provider.sessions(1) as sessions:
-        sender = delivery._Round(batch, sessions, tally)
+        sender = delivery._Round(batch, sessions, tally, delivery._BadRow())
         sender._compose(batch)
         sender._batch = []
         yield edition, sender, tally
@@ -628,3 +629,75 @@ def test_what_was_accepted_is_settled_though_a_refusal_cannot_be_kept(
     assert (tally.sent, tally.failed) == (11, 1)
     assert len(smtp.recipients) == 11
     assert not DeliveryEvent.objects.exists()
+
+
+# Many in a row
+
+
+TWENTY = [f"reader{n}@{domain}" for n in range(10) for domain in ("example.org", "example.com")]
+
+
+def states() -> Counter[str]:
+    return Counter(Delivery.objects.values_list("state", flat=True))
+
+
+@pytest.mark.parametrize("connections", [1, 10])
+def test_an_outage_stops_all_sending_after_ten_in_a_row(
+    settings: Settings, connections: int
+) -> None:
+    settings.SEND_CONNECTIONS = connections
+    with provider_answering(503) as url:
+        send_by_mailgun_at(url, settings)
+        planned_for(*TWENTY)
+        tally = send_planned()
+    assert (tally.unknown, tally.later) == (10, 10)
+    assert states() == {State.UNKNOWN: 10, State.PLANNED: 10}
+    assert sending.is_paused()
+    assert "503" in Alert.objects.get(subject="All sending is paused").text
+
+
+def test_refusals_whatever_their_words_stop_it_too(smtp: SmtpServer) -> None:
+    planned_for(*TWENTY)
+    smtp.replies = dict.fromkeys(TWENTY, "550 you, <reader1@example.org>, know why")
+    assert send_planned().failed == 10
+    assert states() == {State.FAILED: 10, State.PLANNED: 10}
+    told = Alert.objects.get(subject="All sending is paused").text
+    assert "know why" in told
+    assert "reader1@" not in told
+
+
+def test_one_that_is_accepted_between_them_makes_it_no_row(smtp: SmtpServer) -> None:
+    planned_for(*TWENTY)
+    smtp.replies = dict.fromkeys({*TWENTY} - {TWENTY[9], TWENTY[19]}, "550 no")
+    tally = send_planned()
+    assert (tally.failed, tally.sent) == (18, 2)
+    assert not sending.is_paused()
+
+
+def test_what_one_domain_refuses_stops_no_other(smtp: SmtpServer) -> None:
+    refused = [f"reader{n}@example.org" for n in range(12)]
+    planned_for("bob@example.com", *refused)
+    smtp.replies = dict.fromkeys(refused, "550 no")
+    tally = send_planned()
+    assert (tally.failed, tally.sent) == (12, 1)
+    assert not sending.is_paused()
+
+
+def test_a_row_goes_on_from_run_to_run_and_ends_where_sending_is_resumed(smtp: SmtpServer) -> None:
+    planned_for(*TWENTY)
+    smtp.replies = dict.fromkeys(TWENTY, "550 no")
+    later = timezone.now() + timedelta(hours=1)
+    waiting = Delivery.objects.filter(subscriber__address__in=TWENTY[6:])
+    waiting.update(not_before=later)
+    assert send_planned().failed == 6
+    assert not sending.is_paused()
+    waiting.update(not_before=None)
+    assert send_planned().failed == 4
+    assert sending.is_paused()
+
+    sending.resume()
+    one = waiting.filter(state=State.PLANNED).first()
+    assert one is not None
+    waiting.exclude(pk=one.pk).filter(state=State.PLANNED).update(not_before=later)
+    assert send_planned().failed == 1
+    assert not sending.is_paused()
