@@ -74,7 +74,13 @@ MOVES: frozenset[tuple[str, str]] = frozenset(
 # What the setting UNKNOWN_OUTCOME may say, and the state that follows; None: an operator decides.
 UNKNOWN_OUTCOMES = {"hold": None, "resend": S.PLANNED, "give_up": S.FAILED}
 
-FIRST_DELAY = timedelta(minutes=5)
+FIRST_DELAY = timedelta(minutes=5)  # what greylisting asks for
+FIRST_DELAYS = {
+    Class.MAILBOX: timedelta(hours=1),  # somebody has to make room
+    Class.NONE: timedelta(minutes=2),  # the conversation broke, or we were too fast
+    Class.SENDER: timedelta(minutes=1),  # a pause holds it: once that ends, there is no reason left
+}
+SHORTEST_DELAY = timedelta(minutes=1)
 
 RUN_SECONDS = 50  # of a worker's run: it ends before the next tick of beat, and begins anew
 MOST_EDITIONS = 3  # how often a mail is composed again since its edition changed
@@ -89,6 +95,10 @@ BAD_WITHIN = timedelta(hours=1)
 LOST = "The worker that held it did not come back."
 COMPOSING = "It is composed alone, since a worker was lost with it."
 NO_CONNECTION = "no connection to the mail server"
+
+
+class TooLate(Exception):
+    """A delivery cannot be sent again, for its edition is over."""
 
 
 @dataclass(slots=True)
@@ -135,10 +145,22 @@ def move_all(deliveries: QuerySet[Delivery], source: str, target: str, **values:
 
 def settle_unknown(delivery: Delivery, target: str) -> bool:
     """What an operator found out of a delivery of unknown outcome: it is sent, to be planned again
-    (under the same Message-ID), or failed. False if it was settled meanwhile."""
+    (under the same Message-ID), or failed. False if it was settled meanwhile.
+
+    Raises:
+        TooLate: it is to be planned again, and its edition is no longer mailed.
+    """
     values: dict[str, object] = {}
     if target == S.SENT:
         values["sent_at"] = delivery.handed_over_at
+    if target == S.PLANNED:
+        now = timezone.now()
+        if not delivery.edition.may_be_mailed(now):
+            raise TooLate(
+                f"The edition of {delivery.edition.day} is over and no longer mailed: what is "
+                "unknown of it has arrived, or is given up."
+            )
+        values["not_before"] = now  # since when it waits
     return move(delivery, S.UNKNOWN, target, **values)
 
 
@@ -160,7 +182,8 @@ def settle_due_unknown(now: datetime) -> int:
             attempts__lt=settings.SEND_MAX_ATTEMPTS,
             handed_over_at__lte=now - F("attempts") * Value(wait),
         )
-    count = move_all(unknown, S.UNKNOWN, target)
+    values = {"not_before": now} if target == S.PLANNED else {}  # since when it waits
+    count = move_all(unknown, S.UNKNOWN, target, **values)
     if count:
         log.warning("%d unknown deliveries are %s, by UNKNOWN_OUTCOME", count, target)
     return count
@@ -513,7 +536,7 @@ class _Round:
         for_good = refused.for_good or (tries_are_over and cause is not Class.SENDER)
         log.warning("delivery %s refused for %s", delivery.uuid, "good" if for_good else "now")
         if not for_good:
-            later = _later(delivery, said)
+            later = _later(delivery, said, cause)
             self._tally.later += _take_back(delivery, S.PLANNED, **later)
         elif _take_back(delivery, S.FAILED, lease_until=None, error=said):
             self._tally.failed += 1
@@ -766,10 +789,19 @@ def _take_back(delivery: Delivery, target: str, **values: object) -> bool:
     return bool(move_all(ours, S.UNKNOWN, target, **values))
 
 
-def _later(delivery: Delivery, why: str) -> dict[str, object]:
-    """What is noted of one that is planned again, to wait longer after each try."""
-    delay = FIRST_DELAY * 2 ** max(delivery.attempts - 1, 0)
-    return {"lease_until": None, "not_before": timezone.now() + delay, "error": why}
+def _later(delivery: Delivery, why: str, cause: Class) -> dict[str, object]:
+    """What is noted of one that is planned again, refused for now.
+
+    It waits by the class of what was said: an hour where a mailbox is full, two minutes where the
+    conversation broke, else the five of greylisting. That doubles with each try, up to the even
+    share of what is left of its edition's day: the last try comes within it too.
+    """
+    now = timezone.now()
+    delay = FIRST_DELAYS.get(cause, FIRST_DELAY) * 2 ** min(max(delivery.attempts - 1, 0), 16)
+    left = (delivery.edition.frozen_at or now) + Edition.LIFETIME - now
+    share = left / (max(settings.SEND_MAX_ATTEMPTS - delivery.attempts, 0) + 1)
+    wait = max(min(delay, share), SHORTEST_DELAY)
+    return {"lease_until": None, "not_before": now + wait, "error": why}
 
 
 def counts_by_state(edition: Edition) -> dict[str, int]:

@@ -6,12 +6,14 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import pairwise
 from threading import Event, Thread
 from typing import Any
 
 import pytest
+import time_machine
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, User
 from django.db import IntegrityError, connection, transaction
@@ -20,6 +22,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from newsletter import delivery, picks, provider, sending, subscriptions
+from newsletter.bounces import Class
 from newsletter.delivery import MOVES, move, send_planned
 from newsletter.models import Alert, Delivery, DeliveryEvent, Subscriber, Suppression
 from newsletter.sending import Walk
@@ -412,20 +415,49 @@ def test_a_subscriber_cannot_have_two_deliveries_of_an_edition() -> None:
         Delivery.objects.create(edition=edition, subscriber=Subscriber.objects.get())
 
 
-def test_the_delays_between_tries_grow() -> None:
-    planned_for("alice@example.org")
-    waits = []
-    for attempts in (1, 2, 3):
-        one = the_delivery()
-        lease = timezone.now()
-        Delivery.objects.filter(pk=one.pk).update(state=State.CLAIMED, lease_until=lease)
-        one.attempts, one.lease_until = attempts, lease
-        assert move(one, State.CLAIMED, State.PLANNED, **delivery._later(one, "later"))
-        until = the_delivery().not_before
-        assert until is not None
-        waits.append(until - timezone.now())
-    assert waits == sorted(waits)
-    assert waits[2] > 3 * waits[0]
+def waits(cause: Class, hours: float = 0) -> list[timedelta]:
+    """Between the tries of one that is refused each time, its edition so many hours old."""
+    one = planned_for("alice@example.org").deliveries.get()
+    first = timezone.now()
+    one.edition.frozen_at = first - timedelta(hours=hours)
+    moments = [first]
+    for attempts in range(1, 8):
+        one.attempts = attempts
+        with time_machine.travel(moments[-1], tick=False):
+            moment = delivery._later(one, "later", cause)["not_before"]
+        assert isinstance(moment, datetime)
+        moments.append(moment)
+    return [later - earlier for earlier, later in pairwise(moments)]
+
+
+@pytest.mark.parametrize(
+    ("cause", "minutes"),
+    [(Class.POLICY, 5), (Class.SOFT, 5), (Class.MAILBOX, 60), (Class.NONE, 2)],
+)
+def test_the_delays_between_tries_grow_and_begin_by_what_was_said(
+    cause: Class, minutes: int
+) -> None:
+    found = waits(cause)
+    assert found[0] == timedelta(minutes=minutes)
+    assert found[1] == 2 * found[0]
+    assert found == sorted(found)
+
+
+@pytest.mark.parametrize("cause", [Class.POLICY, Class.MAILBOX])
+@pytest.mark.parametrize("hours", [0, 12, 23])
+def test_the_last_try_comes_within_the_editions_day(cause: Class, hours: int) -> None:
+    assert sum(waits(cause, hours), timedelta(hours=hours)) < Edition.LIFETIME
+
+
+def test_a_refusal_for_now_waits_by_what_was_said(smtp: SmtpServer) -> None:
+    planned_for("alice@example.org", "bob@example.org")
+    smtp.replies["alice@example.org"] = "452 4.2.2 mailbox full"
+    smtp.replies["bob@example.org"] = "451 4.7.1 greylisted"
+    send_planned()
+    full, grey = the_delivery().not_before, the_delivery("bob@example.org").not_before
+    assert full is not None
+    assert grey is not None
+    assert full - grey > timedelta(minutes=50)
 
 
 @pytest.mark.parametrize(
@@ -457,6 +489,23 @@ def test_sent_again_it_bears_the_same_message_id(smtp: SmtpServer) -> None:
     send_planned()
     first, second = smtp.to("alice@example.org")
     assert first["Message-ID"] == second["Message-ID"]
+    assert the_delivery().state == State.SENT
+
+
+def test_what_is_over_is_not_sent_again_and_the_operator_is_told_why(
+    client: Client, smtp: SmtpServer
+) -> None:
+    client.force_login(User.objects.create_superuser("olga"))
+    planned_for("alice@example.org", "bob@example.org")
+    smtp.after_data |= {"alice@example.org": "drop", "bob@example.org": "drop"}
+    send_planned()
+    Edition.objects.update(frozen_at=timezone.now() - timedelta(hours=25))
+    chosen = list(Delivery.objects.values_list("pk", flat=True))
+    words = {"action": "send_again", "_selected_action": chosen}
+    text = client.post("/admin/newsletter/delivery/", words, follow=True).content.decode()
+    assert text.count("is over and no longer mailed") == 1
+    assert the_delivery().state == State.UNKNOWN
+    client.post("/admin/newsletter/delivery/", words | {"action": "it_arrived"})
     assert the_delivery().state == State.SENT
 
 
