@@ -750,3 +750,19 @@ def test_a_row_goes_on_from_run_to_run_and_ends_where_sending_is_resumed(smtp: S
     waiting.exclude(pk=one.pk).filter(state=State.PLANNED).update(not_before=later)
     assert send_planned().failed == 1
     assert not sending.is_paused()
+
+
+def test_a_server_that_does_not_let_us_in_pauses_all_sending_and_takes_nothing(
+    slow: Server, settings: Settings
+) -> None:
+    slow.at_login = "535 5.7.8 Username and Password not accepted"
+    settings.EMAIL_HOST_USER, settings.EMAIL_HOST_PASSWORD = "papers", "wrong"
+    planned_for("alice@example.org", "bob@example.org")
+    assert send_planned().later == 2
+    assert sending.is_paused()
+    assert "not accepted" in Alert.objects.get(subject="All sending is paused").text
+    assert set(Delivery.objects.values_list("state", "attempts", "not_before")) == {
+        (State.PLANNED, 0, None)
+    }
+    send_planned()
+    assert slow.connections == 1
