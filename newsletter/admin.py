@@ -21,7 +21,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 
 from newsletter import addresses, explaining, sending, submissions, subscriptions
-from newsletter.delivery import settle_unknown
+from newsletter.delivery import TooLate, settle_unknown
 from newsletter.models import (
     Alert,
     ConsentRecord,
@@ -214,12 +214,17 @@ class DeliveryAdmin(NoHandWriting, admin.ModelAdmin[Delivery]):
     def _settle(
         self, request: HttpRequest, rows: QuerySet[Delivery], target: Delivery.State
     ) -> None:
-        settled = 0
+        settled, too_late = 0, []
         for delivery in rows:
-            if settle_unknown(delivery, target):
-                settled += 1
-                self.log_change(request, delivery, f"Settled as {target.label}.")
-        left = len(rows) - settled
+            try:
+                if settle_unknown(delivery, target):
+                    settled += 1
+                    self.log_change(request, delivery, f"Settled as {target.label}.")
+            except TooLate as error:
+                too_late.append(str(error))
+        for words in sorted({*too_late}):
+            messages.error(request, words)
+        left = len(rows) - settled - len(too_late)
         word = f" {left} had no unknown outcome and stay as they are." if left else ""
         messages.info(request, f"{settled} settled as {target.label}.{word}")
 

@@ -9,10 +9,14 @@ mail may have left.
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Any
 
 from django.conf import settings
@@ -22,8 +26,9 @@ from django.utils import timezone
 
 from newsletter import mail, provider, sending
 from newsletter.addresses import address_hash
-from newsletter.bounces import Class
-from newsletter.models import Delivery, Subscriber, Suppression
+from newsletter.bounces import Class, clean, without_addresses
+from newsletter.models import Delivery, SendingPause, Subscriber, Suppression
+from papers.locks import Lock
 from papers.models import Edition
 
 log = logging.getLogger(__name__)
@@ -69,9 +74,31 @@ MOVES: frozenset[tuple[str, str]] = frozenset(
 # What the setting UNKNOWN_OUTCOME may say, and the state that follows; None: an operator decides.
 UNKNOWN_OUTCOMES = {"hold": None, "resend": S.PLANNED, "give_up": S.FAILED}
 
-FIRST_DELAY = timedelta(minutes=5)
+FIRST_DELAY = timedelta(minutes=5)  # what greylisting asks for
+FIRST_DELAYS = {
+    Class.MAILBOX: timedelta(hours=1),  # somebody has to make room
+    Class.NONE: timedelta(minutes=2),  # the conversation broke, or we were too fast
+    Class.SENDER: timedelta(minutes=1),  # a pause holds it: once that ends, there is no reason left
+}
+SHORTEST_DELAY = timedelta(minutes=1)
+
+RUN_SECONDS = 50  # of a worker's run: it ends before the next tick of beat, and begins anew
 MOST_EDITIONS = 3  # how often a mail is composed again since its edition changed
 EXPIRED_AT_ONCE = 2000  # deliveries in one transaction
+
+LONGEST_ID = 250  # of a provider, as events know it
+
+BAD_IN_A_ROW = 10  # deliveries: then all sending is paused
+BAD_WITHIN = timedelta(hours=1)
+
+# What `error` says of those that a worker was lost with; the second as long as it is composed.
+LOST = "The worker that held it did not come back."
+COMPOSING = "It is composed alone, since a worker was lost with it."
+NO_CONNECTION = "no connection to the mail server"
+
+
+class TooLate(Exception):
+    """A delivery cannot be sent again, for its edition is over."""
 
 
 @dataclass(slots=True)
@@ -83,6 +110,7 @@ class Tally:
     later: int = 0
     unknown: int = 0
     dropped: int = 0
+    is_left: bool = False  # its time was over first
 
     def __str__(self) -> str:
         return (
@@ -117,10 +145,22 @@ def move_all(deliveries: QuerySet[Delivery], source: str, target: str, **values:
 
 def settle_unknown(delivery: Delivery, target: str) -> bool:
     """What an operator found out of a delivery of unknown outcome: it is sent, to be planned again
-    (under the same Message-ID), or failed. False if it was settled meanwhile."""
+    (under the same Message-ID), or failed. False if it was settled meanwhile.
+
+    Raises:
+        TooLate: it is to be planned again, and its edition is no longer mailed.
+    """
     values: dict[str, object] = {}
     if target == S.SENT:
         values["sent_at"] = delivery.handed_over_at
+    if target == S.PLANNED:
+        now = timezone.now()
+        if not delivery.edition.may_be_mailed(now):
+            raise TooLate(
+                f"The edition of {delivery.edition.day} is over and no longer mailed: what is "
+                "unknown of it has arrived, or is given up."
+            )
+        values["not_before"] = now  # since when it waits
     return move(delivery, S.UNKNOWN, target, **values)
 
 
@@ -142,7 +182,8 @@ def settle_due_unknown(now: datetime) -> int:
             attempts__lt=settings.SEND_MAX_ATTEMPTS,
             handed_over_at__lte=now - F("attempts") * Value(wait),
         )
-    count = move_all(unknown, S.UNKNOWN, target)
+    values = {"not_before": now} if target == S.PLANNED else {}  # since when it waits
+    count = move_all(unknown, S.UNKNOWN, target, **values)
     if count:
         log.warning("%d unknown deliveries are %s, by UNKNOWN_OUTCOME", count, target)
     return count
@@ -152,39 +193,131 @@ def recover(now: datetime) -> int:
     """Take back what a dead worker held: claimed ones are planned again, handed-over ones are
     unknown, since their mail may have left."""
     ran_out = Delivery.objects.filter(lease_until__lte=now)
-    gone = "The worker that held it did not come back."
-    # What kills every worker that claims it must not do so for ever.
-    last_try = ran_out.filter(attempts__gte=settings.SEND_MAX_ATTEMPTS - 1)
+    # What kills every worker that composes it must not do so for ever; for what else that worker
+    # had claimed, nothing was tried.
+    last_try = ran_out.filter(error=COMPOSING, attempts__gte=settings.SEND_MAX_ATTEMPTS)
+    gone = "Each worker that composed its mail was lost."
     count = move_all(last_try, S.CLAIMED, S.FAILED, lease_until=None, error=gone)
-    tried = F("attempts") + 1
-    count += move_all(ran_out, S.CLAIMED, S.PLANNED, lease_until=None, attempts=tried, error=gone)
-    count += move_all(ran_out, S.HANDED_OVER, S.UNKNOWN, lease_until=None, error=gone)
+    count += move_all(ran_out, S.CLAIMED, S.PLANNED, lease_until=None, error=LOST)
+    count += move_all(ran_out, S.HANDED_OVER, S.UNKNOWN, lease_until=None, error=LOST)
     if count:
         log.warning("recovered %d deliveries of lost workers", count)
     return count
 
 
-def send_planned(*, edition: Edition | None = None) -> Tally:
+@contextmanager
+def turn() -> Iterator[bool]:
+    """Whether this process may be one of the SEND_PROCESSES that send at once, until the end of the
+    block. The workers' others are free for whatever else is due."""
+    number = next(filter(_try_turn, range(max(settings.SEND_PROCESSES, 1))), None)
+    try:
+        yield number is not None
+    finally:
+        # A connection that broke has given the lock back.
+        if number is not None and connection.is_usable():
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_unlock(%s, %s)", [Lock.SEND, number])
+
+
+def _try_turn(number: int) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [Lock.SEND, number])
+        (got,) = cursor.fetchone()
+    return bool(got)
+
+
+def more_is_ready(now: datetime) -> bool:
+    """Whether there is work for another process beside this one."""
+    return _ready(now)[settings.SEND_BATCH_SIZE : settings.SEND_BATCH_SIZE + 1].exists()
+
+
+def send_planned(*, edition: Edition | None = None, seconds: float = math.inf) -> Tally:
     """Send what is planned and may be sent now, until nothing is left.
 
     What a pause or a limit holds back stays planned, for a later run.
 
     Args:
         edition: only this one's deliveries.
+        seconds: after these nothing more is handed over, and what was claimed is given back.
     """
+    ends_at = time.monotonic() + seconds
     recover(timezone.now())
     settle_due_unknown(timezone.now())
     tally = Tally(dropped=expire_outdated(timezone.now()))
-    walk = sending.Walk()
+    walk, row = sending.Walk(), _BadRow()
     with provider.sessions(max(settings.SEND_CONNECTIONS, 1)) as sessions:
-        while (batch := _claim(timezone.now(), edition, walk)) is not None:
+        while time.monotonic() < ends_at:
+            batch = _claim(timezone.now(), edition, walk)
+            if batch is None:
+                break
             if not batch:
                 continue
-            if not _Round(batch, sessions, tally).run():
+            if not _Round(batch, sessions, tally, row, ends_at).run():
                 break
             walk.begin_anew_when_due()
+        else:
+            tally.is_left = True
     log.info("send_planned: %s", tally)
     return tally
+
+
+class _BadRow:
+    """The deliveries that ended unknown or failed for good, or were refused for who we are, one
+    after the other and none accepted between them: a provider that is down or refuses us says so
+    of each of them.
+
+    When there are BAD_IN_A_ROW, to two domains at least, all sending is paused. What they ended as
+    they stay.
+    """
+
+    def __init__(self) -> None:
+        # Their domains. None: nothing has ended here yet, and the ledger is asked, for against a
+        # slow server each run comes to the end of but a few.
+        self._domains: list[str] | None = None
+
+    def most(self, in_hand: int) -> int | float:
+        """How many more may be told beside those in hand: a row that has begun takes no more with
+        it than make it full, however many connections there are."""
+        if not self._domains:
+            return math.inf
+        return max(BAD_IN_A_ROW - len(self._domains) - in_hand, 0 if in_hand else 1)
+
+    def break_off(self) -> None:
+        self._domains = []
+
+    def add(self, delivery: Delivery, said: str) -> None:
+        """One that ended badly, and is settled so, or was refused for who we are."""
+        if self._domains is None:
+            self._domains = self._before(delivery)
+        self._domains.append(sending.domain_of(delivery.subscriber.address))
+        if len(self._domains) >= BAD_IN_A_ROW and len({*self._domains}) > 1:
+            sending.pause(
+                f"{len(self._domains)} deliveries in a row were refused or ended unknown, and none "
+                f"was accepted. Of the last one: {without_addresses(said)[:300]}"
+            )
+            self._domains = []
+
+    @staticmethod
+    def _before(delivery: Delivery) -> list[str]:
+        """Those in the ledger, since sending was resumed at the most."""
+        now = timezone.now()
+        since = [now - BAD_WITHIN]
+        for pause in SendingPause.objects.filter(domain=sending.ALL).order_by("-since")[:1]:
+            since.append(pause.ended_at or pause.until or pause.since)
+        bad = (S.UNKNOWN, S.FAILED)
+        taken = (S.SENT, S.DELIVERED, S.BOUNCED, S.COMPLAINED)
+        ended = (
+            Delivery.objects.exclude(pk=delivery.pk)
+            .filter(handed_over_at__gt=max(since), state__in=[*bad, *taken])
+            .exclude(state=S.UNKNOWN, error=LOST)  # its worker's end, and not its server's
+            .order_by("-handed_over_at")
+            .annotate(domain=sending.of_deliveries())
+            .values_list("state", "sent_at", "domain")[:BAD_IN_A_ROW]
+        )
+        return [
+            domain
+            for _, _, domain in takewhile(lambda one: one[0] in bad and one[1] is None, ended)
+        ]
 
 
 @dataclass(slots=True, eq=False)
@@ -196,6 +329,7 @@ class _Letter:
     provider_id: str = ""
     sent_at: datetime | None = None
     tries: int = 0  # at composing: its edition may change under it
+    is_counted: bool = False  # this try is, and not only with its hand-over
 
 
 class _Round:
@@ -204,35 +338,83 @@ class _Round:
     All are composed first. From then on one statement settles what the server has accepted and
     hands over what is next, as many as there are free sessions: each is committed before it is
     told, and then told at once.
+
+    One of those that a worker was lost with may be what killed it. They come last, one by one, and
+    of each it is committed that it is tried before it is composed.
     """
 
     def __init__(
-        self, batch: list[Delivery], sessions: provider.Sessions[_Letter], tally: Tally
+        self,
+        batch: list[Delivery],
+        sessions: provider.Sessions[_Letter],
+        tally: Tally,
+        row: _BadRow,
+        ends_at: float = math.inf,
     ) -> None:
-        self._batch = batch
         self._sessions = sessions
         self._tally = tally
+        self._row = row
+        self._ends_at = ends_at  # by the monotonic clock
+        self._lease = batch[0].lease_until
+        self._batch = [one for one in batch if one.error not in (LOST, COMPOSING)]
+        suspects = [one for one in batch if one.error in (LOST, COMPOSING)]
+        self._suspects = deque(sorted(suspects, key=lambda one: one.attempts))
         self._waiting: deque[_Letter] = deque()
+        self._in_hand = 0  # told, and not answered yet
         self._accepted: list[_Letter] = []
         self._goes_on = True
 
     def run(self) -> bool:
-        """False if nothing more can leave now: there is no mail server to talk to, or all sending
-        is paused."""
+        """False if nothing more is to leave now: there is no mail server to talk to, all sending is
+        paused, or the time is over."""
         self._compose(self._batch)
+        self._tell()
+        while self._may_go_on():
+            suspect = self._suspects.popleft()
+            if _count_try(suspect):
+                self._compose([suspect], is_counted=True)
+                self._tell()
+        return self._goes_on
+
+    def _tell(self) -> None:
         while self._waiting or self._sessions.are_talking:
+            self._may_go_on()
             self._hand_over_next()
             if not self._sessions.are_talking:
                 continue
             answers = self._sessions.answers()
+            self._in_hand -= len(answers)
             for letter, answer in answers:
-                self._finish(letter, answer)
+                with _alone(letter.delivery):
+                    self._finish(letter, answer)
             if len(self._accepted) < len(answers) or not answers:
                 self._commit([])  # before a lost connection is opened again, which may take
         self._commit([])
-        return self._goes_on
 
-    def _compose(self, batch: Sequence[Delivery], tries: int = 0) -> None:
+    def _rest(self) -> list[Delivery]:
+        """What is claimed and has not been begun."""
+        return [*(letter.delivery for letter in self._waiting), *self._suspects]
+
+    def _may_go_on(self) -> bool:
+        """Whether there is more to begin, and time for it; else it is given back. Its lease is
+        renewed where that is due: over slow hand-overs it would run out, and others take it."""
+        if not (self._waiting or self._suspects):
+            return False
+        if time.monotonic() >= self._ends_at:
+            self._tally.is_left = True
+            self._stop()
+            return False
+        now, span = timezone.now(), timedelta(seconds=settings.SEND_LEASE_SECONDS)
+        if self._lease is not None and self._lease < now + span / 2:
+            rest, self._lease = self._rest(), now + span
+            _held(rest).filter(state=S.CLAIMED).update(lease_until=self._lease)
+            for delivery in rest:
+                delivery.lease_until = self._lease  # what others have taken has another one
+        return True
+
+    def _compose(
+        self, batch: Sequence[Delivery], tries: int = 0, *, is_counted: bool = False
+    ) -> None:
         now = timezone.now()
         editions = {one.edition_id: one.edition for one in batch}
         # At its freeze at the earliest: a worker whose clock is behind must not end what is news.
@@ -261,31 +443,40 @@ class _Round:
                 move(delivery, S.CLAIMED, S.FAILED, lease_until=None, error=repr(error))
                 self._tally.failed += 1
             else:
-                self._waiting.append(_Letter(delivery, prepared, tries=tries))
+                letter = _Letter(delivery, prepared, tries=tries, is_counted=is_counted)
+                self._waiting.append(letter)
 
     def _hand_over_next(self) -> None:
         try:
-            servers = self._sessions.take(len(self._waiting))
+            most = min(len(self._waiting), self._row.most(self._in_hand))
+            servers = self._sessions.take(int(most))
         except provider.NoServer as error:
-            # Nothing has left, and none of those that wait would fare better: none waits for its
-            # lease, and the server is asked once and not once for each.
-            for letter in self._waiting:
-                why = f"no connection to the mail server: {error}"
-                later = _later(letter.delivery, why)
-                self._tally.later += move(letter.delivery, S.CLAIMED, S.PLANNED, **later)
-            self._stop()
+            self._no_server(error)
             return
         letters = [self._waiting.popleft() for _ in servers]
         handed_over = self._commit(letters)
         held_back = []
         for letter, server in zip(letters, servers, strict=True):
             if letter.delivery.pk in handed_over:
+                self._in_hand += 1
                 self._sessions.begin(server, letter, letter.prepared)
             else:
                 self._sessions.give_back(server)
                 held_back.append(letter)
         for letter in held_back:
-            self._held_back(letter)
+            with _alone(letter.delivery):
+                self._held_back(letter)
+
+    def _no_server(self, error: provider.NoServer) -> None:
+        """Nothing has left, and none of those that wait would fare better: the server is asked once
+        and not once for each, and by the next run again. It is nobody's try."""
+        why = without_addresses(str(error))
+        if getattr(error, "cause", None) is Class.SENDER:
+            sending.pause(f"The mail server refuses us as a sender: {why[:200]}")
+        waiting = [letter.delivery for letter in self._waiting]
+        self._tally.later += _give_back(waiting, error=f"{NO_CONNECTION}: {why}")
+        self._waiting.clear()
+        self._stop()
 
     def _commit(self, letters: Sequence[_Letter]) -> set[int]:
         """Settle what was accepted and hand over `letters`: those that are still this worker's, and
@@ -318,48 +509,65 @@ class _Round:
             self._stop_if_paused()
         elif letter.tries < MOST_EDITIONS and _is_held(delivery):
             delivery.edition = Edition.objects.get(pk=delivery.edition_id)
-            self._compose([delivery], letter.tries + 1)
+            self._compose([delivery], letter.tries + 1, is_counted=letter.is_counted)
 
     def _finish(self, letter: _Letter, answer: provider.Answer) -> None:
         """Settle a conversation. What was accepted waits for the next statement, which comes at
         once; an error has its own."""
-        delivery, tally = letter.delivery, self._tally
-        if answer.error is None:
-            letter.provider_id = answer.provider_id
+        delivery, error = letter.delivery, answer.error
+        if error is None:
+            letter.provider_id = clean(answer.provider_id, LONGEST_ID)
             letter.sent_at = timezone.now()
             self._accepted.append(letter)
-            return
-        if isinstance(refused := answer.error, provider.Refused):
-            for_good = refused.for_good or (
-                delivery.attempts >= settings.SEND_MAX_ATTEMPTS
-                and refused.cause is not Class.SENDER
-            )
-            log.warning("delivery %s refused for %s", delivery.uuid, "good" if for_good else "now")
-            if for_good:
-                tally.failed += _take_back(delivery, S.FAILED, lease_until=None, error=str(refused))
-            else:
-                tally.later += _take_back(delivery, S.PLANNED, **_later(delivery, str(refused)))
-            if refused.cause and (for_good or refused.cause is Class.SENDER):
-                from newsletter import events  # events move deliveries, and so import this module
-
-                events.refused(delivery, refused.cause, str(refused))
-        else:  # OutcomeUnknown, and whatever a provider's code may raise
-            error = answer.error
-            log.warning("delivery %s: unknown outcome, %s", delivery.uuid, type(error).__name__)
-            tally.unknown += move(
-                delivery, S.HANDED_OVER, S.UNKNOWN, lease_until=None, error=str(error)
-            )
-        if delivery.state == S.PLANNED:
+            self._row.break_off()
+        elif isinstance(error, provider.Refused):
+            self._refused(delivery, error)
             self._stop_if_paused()
+        else:  # OutcomeUnknown, and whatever a provider's code may raise
+            log.warning("delivery %s: unknown outcome, %s", delivery.uuid, type(error).__name__)
+            said = clean(str(error))
+            if move(delivery, S.HANDED_OVER, S.UNKNOWN, lease_until=None, error=said):
+                self._tally.unknown += 1
+                self._row.add(delivery, said)
+            self._stop_if_paused()
+
+    def _refused(self, delivery: Delivery, refused: provider.Refused) -> None:
+        said, cause = str(refused), refused.cause
+        tries_are_over = delivery.attempts >= settings.SEND_MAX_ATTEMPTS
+        for_good = refused.for_good or (tries_are_over and cause is not Class.SENDER)
+        log.warning("delivery %s refused for %s", delivery.uuid, "good" if for_good else "now")
+        if not for_good:
+            later = _later(delivery, said, cause)
+            self._tally.later += _take_back(delivery, S.PLANNED, **later)
+            if refused.of_sender:
+                self._row.add(delivery, said)
+        elif _take_back(delivery, S.FAILED, lease_until=None, error=said):
+            self._tally.failed += 1
+            self._row.add(delivery, said)
+        if cause:
+            from newsletter import events  # events move deliveries, and so import this module
+
+            events.refused(delivery, cause, said, for_good=for_good)
 
     def _stop_if_paused(self) -> None:
         if self._goes_on and sending.is_paused():
-            self._tally.later += _give_back([letter.delivery for letter in self._waiting])
             self._stop()
 
     def _stop(self) -> None:
+        self._tally.later += _give_back(self._rest())
         self._waiting.clear()
+        self._suspects.clear()
         self._goes_on = False
+
+
+@contextmanager
+def _alone(delivery: Delivery) -> Iterator[None]:
+    """An error with one delivery is logged, and the others go on: its reader may be erased at any
+    moment. Its lease tells, if it could not be settled."""
+    try:
+        yield
+    except Exception:
+        log.exception("delivery %s could not be settled", delivery.uuid)
 
 
 def _settle_and_hand_over(
@@ -394,6 +602,7 @@ def _settle_and_hand_over(
                 "hashes": _array(address_hash(address) for address in addresses),
                 "domains": [sending.domain_of(address) for address in addresses],
                 "changed_at": _array(letter.delivery.edition.changed_at for letter in letters),
+                "tries": _array(int(not letter.is_counted) for letter in letters),
             },
         )
         rows = cursor.fetchall()
@@ -404,7 +613,7 @@ def _settle_and_hand_over(
             letter.delivery.state = S.HANDED_OVER
             letter.delivery.handed_over_at = now
             letter.delivery.lease_until = lease
-            letter.delivery.attempts += 1
+            letter.delivery.attempts += not letter.is_counted
     return settled, handed_over
 
 
@@ -432,11 +641,12 @@ WITH settled AS (
 ), handed_over AS (
     UPDATE newsletter_delivery AS delivery
     SET state = 'handed_over', handed_over_at = %(now)s, lease_until = %(lease)s,
-        attempts = delivery.attempts + 1
+        attempts = delivery.attempts + new.tries
     FROM unnest(
             %(leaving)s::bigint[], %(claimed)s::text[], %(leased)s::timestamptz[],
-            %(hashes)s::text[], %(domains)s::text[], %(changed_at)s::timestamptz[]
-        ) AS new (id, source, lease, address_hash, domain, changed_at),
+            %(hashes)s::text[], %(domains)s::text[], %(changed_at)s::timestamptz[],
+            %(tries)s::smallint[]
+        ) AS new (id, source, lease, address_hash, domain, changed_at, tries),
         newsletter_subscriber AS subscriber, papers_edition AS edition
     WHERE delivery.id = new.id AND delivery.state = new.source
         AND delivery.lease_until = new.lease
@@ -457,19 +667,33 @@ SELECT id, state FROM settled UNION ALL SELECT id, state FROM handed_over
 """
 
 
-def _is_held(delivery: Delivery) -> bool:
-    """Whether a claimed delivery is still this worker's."""
+def _held(batch: Sequence[Delivery]) -> QuerySet[Delivery]:
+    """Those of a batch that are still this worker's."""
     return Delivery.objects.filter(
-        pk=delivery.pk, state=S.CLAIMED, lease_until=delivery.lease_until
-    ).exists()
-
-
-def _give_back(batch: list[Delivery]) -> int:
-    """Plan again what this worker still holds of a batch: nothing of it has left."""
-    held = Delivery.objects.filter(
         pk__in=[one.pk for one in batch], lease_until__in={one.lease_until for one in batch}
     )
-    return move_all(held, S.CLAIMED, S.PLANNED, lease_until=None)
+
+
+def _is_held(delivery: Delivery) -> bool:
+    """Whether a claimed delivery is still this worker's."""
+    return _held([delivery]).filter(state=S.CLAIMED).exists()
+
+
+def _count_try(delivery: Delivery) -> bool:
+    """Note of one that is claimed that it is tried, before it is composed: that may be the worker's
+    end. False if it is another's by now."""
+    counted = (
+        _held([delivery])
+        .filter(state=S.CLAIMED)
+        .update(attempts=F("attempts") + 1, error=COMPOSING)
+    )
+    delivery.attempts += counted
+    return bool(counted)
+
+
+def _give_back(batch: Sequence[Delivery], **values: object) -> int:
+    """Plan again what this worker still holds of a batch: nothing of it has left."""
+    return move_all(_held(batch), S.CLAIMED, S.PLANNED, lease_until=None, **values)
 
 
 def _ready(now: datetime) -> QuerySet[Delivery]:
@@ -568,10 +792,19 @@ def _take_back(delivery: Delivery, target: str, **values: object) -> bool:
     return bool(move_all(ours, S.UNKNOWN, target, **values))
 
 
-def _later(delivery: Delivery, why: str) -> dict[str, object]:
-    """What is noted of one that is planned again, to wait longer after each try."""
-    delay = FIRST_DELAY * 2 ** max(delivery.attempts - 1, 0)
-    return {"lease_until": None, "not_before": timezone.now() + delay, "error": why}
+def _later(delivery: Delivery, why: str, cause: Class) -> dict[str, object]:
+    """What is noted of one that is planned again, refused for now.
+
+    It waits by the class of what was said: an hour where a mailbox is full, two minutes where the
+    conversation broke, else the five of greylisting. That doubles with each try, up to the even
+    share of what is left of its edition's day: the last try comes within it too.
+    """
+    now = timezone.now()
+    delay = FIRST_DELAYS.get(cause, FIRST_DELAY) * 2 ** min(max(delivery.attempts - 1, 0), 16)
+    left = (delivery.edition.frozen_at or now) + Edition.LIFETIME - now
+    share = left / (max(settings.SEND_MAX_ATTEMPTS - delivery.attempts, 0) + 1)
+    wait = max(min(delay, share), SHORTEST_DELAY)
+    return {"lease_until": None, "not_before": now + wait, "error": why}
 
 
 def counts_by_state(edition: Edition) -> dict[str, int]:

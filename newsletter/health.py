@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
-from django.db.models import Q
+from django.db.models import F, Q, QuerySet
 from django.utils.timesince import timesince, timeuntil
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -21,8 +21,9 @@ from redis.retry import Retry
 
 from newsletter import sending
 from newsletter.alerts import alert
+from newsletter.delivery import NO_CONNECTION, counts_by_state
 from newsletter.findings import Finding, Level, error, ok, several, warning
-from newsletter.models import Delivery, Subscriber
+from newsletter.models import Alert, Delivery, SendingPause, Subscriber
 from papers.models import Edition, Harvest, Paper, Source
 
 ANSWER_KEPT = 60
@@ -34,6 +35,9 @@ ATTEMPTS_QUIET = 3  # in a row until somebody is told
 SOURCE_ERRORS = "Unreachable|Busy|ServerFailed|Refused|CursorExpired|BadAnswer"
 MINUTES = 30
 STUCK = timedelta(minutes=MINUTES)  # of what should be done within one or two
+# Of an edition, failed or expired: fewer are dead addresses, which a day has.
+LOST_AT_LEAST = 5
+LOST_PERCENT = 5
 LOOKED_BACK = 14  # editions in whose deliveries trouble is looked for
 REDIS_SECONDS = 2
 
@@ -41,6 +45,7 @@ SUBJECTS = {
     "edition": "The day's edition is missing",
     "harvest": "A harvest failed",
     "deliveries": "Deliveries need you",
+    "lost mail": "Deliveries failed or expired",
 }
 
 S = Delivery.State
@@ -218,20 +223,9 @@ def missing_edition(now: datetime, patience: timedelta) -> Finding | None:
 
 
 def deliveries(now: datetime) -> Iterator[Finding]:
-    """What is late, lost or unknown among the deliveries."""
-    trouble = list(stuck(now)) + list(_unknown())
+    """What is held back, late, lost or unknown among the deliveries."""
+    trouble = [*_pauses(), *stuck(now), *_unknown(), *lost(now)]
     yield from trouble
-    failed = Delivery.objects.filter(
-        edition__day__gte=now.date() - timedelta(days=1), state=S.FAILED
-    ).count()
-    if failed:
-        yield warning(
-            "deliveries",
-            f"{several(failed, 'delivery', 'deliveries')} of the last two days' editions failed.",
-            "Their readers got nothing; a mail server refused for good, or the mail could not be "
-            "composed.",
-            "See them in Admin → Deliveries, state “failed”: each says why.",
-        )
     newest = (
         Delivery.objects.filter(edition__in=_last_editions(), sent_at__isnull=False)
         .order_by("-pk")
@@ -246,6 +240,39 @@ def deliveries(now: datetime) -> Iterator[Finding]:
 
 def _last_editions() -> list[int]:
     return list(Edition.objects.order_by("-day").values_list("pk", flat=True)[:LOOKED_BACK])
+
+
+def _pauses() -> Iterator[Finding]:
+    for one in SendingPause.objects.in_force().select_related("by"):
+        who = one.by.get_username() if one.by else "the service itself"
+        until = f" until {one.until:%Y-%m-%d %H:%M} UTC" if one.until else ""
+        yield warning(
+            "deliveries",
+            f"{one.words} is paused since {one.since:%Y-%m-%d %H:%M} UTC{until} by {who}: "
+            f"{one.why}",
+            "What waits for it is late, and expires with its edition.",
+            "Mend the cause, then resume it in Admin → Sending.",
+        )
+
+
+def lost(now: datetime) -> Iterator[Finding]:
+    """The editions of the last two days of which something failed, or never left in time."""
+    editions = Edition.objects.settled().filter(frozen_at__gt=now - 2 * Edition.LIFETIME)
+    for edition in editions.order_by("day"):
+        counts = counts_by_state(edition)
+        due = sum(counts.values()) - counts.get(S.SKIPPED, 0)
+        gone = {state: counts[state] for state in (S.FAILED, S.EXPIRED) if state in counts}
+        if not (number := sum(gone.values())):
+            continue
+        is_much = number == due or (number >= LOST_AT_LEAST and 100 * number >= LOST_PERCENT * due)
+        yield (error if is_much else warning)(
+            "lost mail",
+            f"Of {several(due, 'delivery', 'deliveries')} of {edition.day}, "
+            f"{' and '.join(f'{count} {state}' for state, count in gone.items())}.",
+            "Their readers got nothing: a mail server refused for good or was away, the mail could "
+            "not be composed, or a pause or a limit held it back for too long.",
+            "See them in Admin → Deliveries, states “failed” and “expired”: each says why.",
+        )
 
 
 def stuck(now: datetime) -> Iterator[Finding]:
@@ -263,8 +290,8 @@ def stuck(now: datetime) -> Iterator[Finding]:
         )
     planned = Delivery.objects.filter(state=S.PLANNED)
     ready = planned.filter(Q(not_before=None, planned_at__lte=before) | Q(not_before__lte=before))
-    if late := ready.count():
-        yield _late(late, now)
+    if ready.exists():
+        yield _late(ready, now)
     in_hand = Delivery.objects.filter(state__in=[S.CLAIMED, S.HANDED_OVER], lease_until__lte=before)
     if late := in_hand.count():
         yield error(
@@ -276,9 +303,9 @@ def stuck(now: datetime) -> Iterator[Finding]:
         )
 
 
-def _late(number: int, now: datetime) -> Finding:
+def _late(late: QuerySet[Delivery], now: datetime) -> Finding:
     """What is planned and late: held back, slow by its rates, or stuck."""
-    waits = several(number, "delivery has", "deliveries have")
+    waits = several(late.count(), "delivery has", "deliveries have")
     found = f"{waits} waited over {MINUTES} minutes to leave."
     if why := sending.why_waiting(sending.ALL, now):
         return warning("deliveries", f"{found} {why}", "Mails are late.", "See Admin → Sending.")
@@ -287,12 +314,21 @@ def _late(number: int, now: datetime) -> Finding:
             "deliveries",
             f"{found} Others are leaving.",
             "Mails are late: a rate, a domain's pause or a slow mail server holds them back.",
-            "See Admin → Sending; raise the rates, or run another worker.",
+            "See Admin → Sending; raise the rates, SEND_CONNECTIONS or SEND_PROCESSES.",
+        )
+    away = late.filter(error__startswith=NO_CONNECTION).order_by("planned_at").first()
+    if away is not None:
+        return error(
+            "deliveries",
+            f"{found} There is {away.error}. The first waits since "
+            f"{away.planned_at:%Y-%m-%d %H:%M} UTC.",
+            "No mail leaves; what does not leave in its edition's day expires.",
+            "See that the mail server runs, and that EMAIL_URL is right.",
         )
     return error(
         "deliveries",
         f"{found} None is leaving.",
-        "Mails are late; the mail server is away, or no worker sends.",
+        "Mails are late: no worker sends.",
         "See that worker and beat run and read the workers' log.",
     )
 
@@ -328,7 +364,7 @@ def answers(now: datetime) -> Iterator[Finding]:
 
 def watch(now: datetime) -> list[Finding]:
     """What somebody has to be told of, because it stops mail and does not mend itself."""
-    found = [*_failed_harvests(own_harvests(now), now), *stuck(now), *_unknown()]
+    found = [*_failed_harvests(own_harvests(now), now), *stuck(now), *_unknown(), *lost(now)]
     if missing := missing_edition(now, FREEZE_LATE):
         found.append(missing)
     return found
@@ -341,5 +377,12 @@ def alert_operators(now: datetime) -> None:
         if finding.level == Level.ERROR:
             troubles.setdefault(finding.check, []).append(finding)
     for check, findings in troubles.items():
+        text = "\n\n".join(f"{f.found} {f.means}\n{f.do}" for f in findings)
+        # What is lost cannot be mended: it is told when it has become more, and not each hour.
+        told = Alert.objects.filter(
+            subject=SUBJECTS[check], text=text, mailed_at__gte=F("raised_at")
+        )
+        if check == "lost mail" and told.exists():
+            continue
         # The same subject as long as it lasts, whatever the numbers.
-        alert(SUBJECTS[check], "\n\n".join(f"{f.found} {f.means}\n{f.do}" for f in findings))
+        alert(SUBJECTS[check], text)

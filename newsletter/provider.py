@@ -68,12 +68,21 @@ NOT_OF_ADDRESS = (503, 552)
 
 class Refused(Exception):
     """The mail server said no. `for_good`: asking again would not help; `cause`: of what it was
-    told to be the fault."""
+    told to be the fault; `of_sender`: it is us whom one reader's server will not have, or, where
+    more say so, the only server."""
 
-    def __init__(self, message: str, *, for_good: bool, cause: Class = Class.NONE) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        for_good: bool,
+        cause: Class = Class.NONE,
+        of_sender: bool = False,
+    ) -> None:
         super().__init__(bounces.clean(message))
         self.for_good = for_good and cause is not Class.SENDER
         self.cause = cause
+        self.of_sender = of_sender
 
 
 class OutcomeUnknown(Exception):
@@ -211,7 +220,7 @@ def _fate_of_recipient(code: int, said: bytes | str) -> Refused:
     cause = _cause(code, said, "rcpt to")
     of_sender = cause in (Class.SENDER, Class.POLICY) and bounces.is_of_sender(_text(said))
     if of_sender and code not in NOT_LOGGED_IN:
-        return Refused(words, for_good=False, cause=Class.POLICY)
+        return Refused(words, for_good=False, cause=Class.POLICY, of_sender=True)
     return Refused(words, for_good=code >= 500, cause=cause)
 
 

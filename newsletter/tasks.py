@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from celery import Task, shared_task
+from django.conf import settings
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
@@ -51,7 +52,14 @@ def plan_due() -> None:
 
 @shared_task
 def send_planned() -> None:
-    delivery.send_planned()
+    with delivery.turn() as is_ours:
+        if not is_ours:
+            return
+        if settings.SEND_PROCESSES > 1 and delivery.more_is_ready(timezone.now()):
+            soon(send_planned)  # for another one's turn
+        is_left = delivery.send_planned(seconds=delivery.RUN_SECONDS).is_left
+    if is_left:
+        soon(send_planned)  # behind whatever waits
 
 
 @shared_task

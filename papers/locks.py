@@ -16,4 +16,5 @@ class Lock(IntEnum):
     FIT = 7_405_003  # one process at a time fits the ranking; of a session
     HARVEST = 7_405_004  # with a source: who looks whether it is being pulled; of a transaction
     COUNT_WORDS = 7_405_005  # one process at a time counts; of a transaction
+    SEND = 7_405_006  # with a number below SEND_PROCESSES: who sends; of a session
     VOTE = 7_405_010  # with a paper's id: one vote at a time is counted; of a transaction

@@ -125,6 +125,7 @@ class Lane:
                 "EMAIL_URL": f"smtp://127.0.0.1:{self.sink.port}",
                 "PLAN_BATCH_SIZE": "2",
                 "SEND_BATCH_SIZE": "2",
+                "SEND_PROCESSES": "3",
                 "LOG_LEVEL": "CRITICAL",
                 # Threads do not survive a fork.
                 "OMP_NUM_THREADS": "1",
@@ -594,6 +595,7 @@ def celery_day(lane: Lane, folder: Path) -> Outcome:
         "EMAIL_URL": f"smtp://127.0.0.1:{lane.sink.port}",
         "PLAN_BATCH_SIZE": "1",
         "SEND_BATCH_SIZE": "1",
+        "SEND_PROCESSES": "3",
         "SEND_LEASE_SECONDS": "3",
         "OPERATOR_ADDRESSES": OPERATORS,
         "LOG_LEVEL": "CRITICAL",

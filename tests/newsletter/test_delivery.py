@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from datetime import timedelta
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
+from itertools import pairwise
+from threading import Event, Thread
+from typing import Any
 
 import pytest
+import time_machine
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, User
 from django.db import IntegrityError, connection, transaction
@@ -17,13 +21,15 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from newsletter import delivery, picks, provider, subscriptions
+from newsletter import delivery, picks, provider, sending, subscriptions
+from newsletter.bounces import Class
 from newsletter.delivery import MOVES, move, send_planned
-from newsletter.models import Delivery, Subscriber, Suppression
+from newsletter.models import Alert, Delivery, DeliveryEvent, Subscriber, Suppression
 from newsletter.sending import Walk
 from papers import editions
 from papers.models import Edition, EditionPaper
 from tests.factories import make_frozen_edition, make_paper, make_subscriber
+from tests.newsletter.test_provider import Server, use
 from tests.smtp import SmtpServer
 
 pytestmark = pytest.mark.django_db
@@ -171,16 +177,52 @@ def test_an_address_that_no_header_can_hold_fails_alone(smtp: SmtpServer) -> Non
     assert all("Bcc" not in message for message in smtp.messages)
 
 
-def test_what_kills_each_worker_that_takes_it_ends_as_failed(
+class WorkerGone(BaseException):
+    """What nobody catches: the worker's end."""
+
+
+@contextmanager
+def killing(address: str) -> Iterator[None]:
+    """Whoever reads the interests of this reader, which composing does, dies of it."""
+    reader = Subscriber.objects.get(address=address).pk
+
+    def die(execute: Callable[..., object], sql: str, params: Any, *rest: Any) -> object:
+        if 'FROM "newsletter_interest"' in sql and reader in params:
+            raise WorkerGone
+        return execute(sql, params, *rest)
+
+    with connection.execute_wrapper(die):
+        yield
+
+
+def test_what_kills_each_worker_that_composes_it_ends_as_failed_and_holds_up_nobody(
     smtp: SmtpServer, settings: Settings
 ) -> None:
     settings.SEND_MAX_ATTEMPTS = 3
-    planned_for("alice@example.org")
-    for _ in range(3):
-        past = timezone.now() - timedelta(minutes=1)
-        Delivery.objects.filter(state=State.PLANNED).update(state=State.CLAIMED, lease_until=past)
+    planned_for("alice@example.org", "bob@example.org", "carol@example.org")
+    lives = 0
+    with killing("bob@example.org"):
+        while Delivery.objects.filter(state__in=[State.PLANNED, State.CLAIMED]).exists():
+            with suppress(WorkerGone):
+                send_planned()
+            lives += 1
+            assert lives < 10
+            Delivery.objects.filter(state=State.CLAIMED).update(lease_until=timezone.now())
+    assert smtp.count() == {"alice@example.org": 1, "carol@example.org": 1}
+    assert the_delivery("bob@example.org").state == State.FAILED
+    assert "was lost" in the_delivery("bob@example.org").error
+    assert lives == 1 + 3 + 1  # with all of them, with it alone, and the one that gives it up
+    assert the_delivery("alice@example.org").attempts == 1
+
+
+def test_what_was_only_claimed_by_workers_that_were_lost_is_not_tried(smtp: SmtpServer) -> None:
+    planned_for("alice@example.org", "bob@example.org")
+    for _ in range(12):
+        Delivery.objects.update(state=State.CLAIMED, lease_until=timezone.now())
         delivery.recover(timezone.now())
-    assert the_delivery().state == State.FAILED
+    assert set(Delivery.objects.values_list("state", "attempts")) == {(State.PLANNED, 0)}
+    assert send_planned().sent == 2
+    assert set(Delivery.objects.values_list("attempts", "error")) == {(1, "")}
 
 
 def test_a_late_success_settles_what_was_taken_for_unknown(smtp: SmtpServer) -> None:
@@ -278,6 +320,8 @@ def test_with_no_mail_server_everything_stays_planned(settings: Settings) -> Non
     assert send_planned().later == 2
     assert {d.state for d in Delivery.objects.all()} == {State.PLANNED}
     assert {d.attempts for d in Delivery.objects.all()} == {0}
+    assert "no connection to the mail server" in the_delivery().error
+    assert send_planned().later == 2  # asked again by the next run, and at no later time
 
 
 def test_a_worker_that_died_before_handing_over_costs_nothing(smtp: SmtpServer) -> None:
@@ -371,20 +415,49 @@ def test_a_subscriber_cannot_have_two_deliveries_of_an_edition() -> None:
         Delivery.objects.create(edition=edition, subscriber=Subscriber.objects.get())
 
 
-def test_the_delays_between_tries_grow() -> None:
-    planned_for("alice@example.org")
-    waits = []
-    for attempts in (1, 2, 3):
-        one = the_delivery()
-        lease = timezone.now()
-        Delivery.objects.filter(pk=one.pk).update(state=State.CLAIMED, lease_until=lease)
-        one.attempts, one.lease_until = attempts, lease
-        assert move(one, State.CLAIMED, State.PLANNED, **delivery._later(one, "later"))
-        until = the_delivery().not_before
-        assert until is not None
-        waits.append(until - timezone.now())
-    assert waits == sorted(waits)
-    assert waits[2] > 3 * waits[0]
+def waits(cause: Class, hours: float = 0) -> list[timedelta]:
+    """Between the tries of one that is refused each time, its edition so many hours old."""
+    one = planned_for("alice@example.org").deliveries.get()
+    first = timezone.now()
+    one.edition.frozen_at = first - timedelta(hours=hours)
+    moments = [first]
+    for attempts in range(1, 8):
+        one.attempts = attempts
+        with time_machine.travel(moments[-1], tick=False):
+            moment = delivery._later(one, "later", cause)["not_before"]
+        assert isinstance(moment, datetime)
+        moments.append(moment)
+    return [later - earlier for earlier, later in pairwise(moments)]
+
+
+@pytest.mark.parametrize(
+    ("cause", "minutes"),
+    [(Class.POLICY, 5), (Class.SOFT, 5), (Class.MAILBOX, 60), (Class.NONE, 2)],
+)
+def test_the_delays_between_tries_grow_and_begin_by_what_was_said(
+    cause: Class, minutes: int
+) -> None:
+    found = waits(cause)
+    assert found[0] == timedelta(minutes=minutes)
+    assert found[1] == 2 * found[0]
+    assert found == sorted(found)
+
+
+@pytest.mark.parametrize("cause", [Class.POLICY, Class.MAILBOX])
+@pytest.mark.parametrize("hours", [0, 12, 23])
+def test_the_last_try_comes_within_the_editions_day(cause: Class, hours: int) -> None:
+    assert sum(waits(cause, hours), timedelta(hours=hours)) < Edition.LIFETIME
+
+
+def test_a_refusal_for_now_waits_by_what_was_said(smtp: SmtpServer) -> None:
+    planned_for("alice@example.org", "bob@example.org")
+    smtp.replies["alice@example.org"] = "452 4.2.2 mailbox full"
+    smtp.replies["bob@example.org"] = "451 4.7.1 greylisted"
+    send_planned()
+    full, grey = the_delivery().not_before, the_delivery("bob@example.org").not_before
+    assert full is not None
+    assert grey is not None
+    assert full - grey > timedelta(minutes=50)
 
 
 @pytest.mark.parametrize(
@@ -419,6 +492,23 @@ def test_sent_again_it_bears_the_same_message_id(smtp: SmtpServer) -> None:
     assert the_delivery().state == State.SENT
 
 
+def test_what_is_over_is_not_sent_again_and_the_operator_is_told_why(
+    client: Client, smtp: SmtpServer
+) -> None:
+    client.force_login(User.objects.create_superuser("olga"))
+    planned_for("alice@example.org", "bob@example.org")
+    smtp.after_data |= {"alice@example.org": "drop", "bob@example.org": "drop"}
+    send_planned()
+    Edition.objects.update(frozen_at=timezone.now() - timedelta(hours=25))
+    chosen = list(Delivery.objects.values_list("pk", flat=True))
+    words = {"action": "send_again", "_selected_action": chosen}
+    text = client.post("/admin/newsletter/delivery/", words, follow=True).content.decode()
+    assert text.count("is over and no longer mailed") == 1
+    assert the_delivery().state == State.UNKNOWN
+    client.post("/admin/newsletter/delivery/", words | {"action": "it_arrived"})
+    assert the_delivery().state == State.SENT
+
+
 @contextmanager
 def composed_for(*addresses: str) -> Iterator[tuple[Edition, delivery._Round, delivery.Tally]]:
     """A claimed batch whose mails are composed, and nothing of it handed over."""
@@ -427,7 +517,7 @@ def composed_for(*addresses: str) -> Iterator[tuple[Edition, delivery._Round, de
     assert batch is not None
     tally = delivery.Tally()
     with provider.sessions(1) as sessions:
-        sender = delivery._Round(batch, sessions, tally)
+        sender = delivery._Round(batch, sessions, tally, delivery._BadRow())
         sender._compose(batch)
         sender._batch = []
         yield edition, sender, tally
@@ -517,3 +607,188 @@ def test_what_is_in_another_workers_hand_is_not_moved(smtp: SmtpServer) -> None:
     Delivery.objects.update(state=State.CLAIMED)
     assert delivery._settle_and_hand_over([], [letter]) == (set(), set())
     assert the_delivery().lease_until == theirs
+
+
+# A run's time, and its lease
+
+
+@pytest.fixture
+def slow(settings: Settings) -> Iterator[Server]:
+    """A mail server that takes a third of a second for each of twelve readers."""
+    with closing(Server()) as server:
+        server.delays = dict.fromkeys((f"reader{n}@example.org" for n in range(12)), 0.33)
+        use(server, settings)
+        yield server
+
+
+def test_a_run_ends_in_its_time_and_gives_back_what_it_has_not_begun(slow: Server) -> None:
+    planned_for(*slow.delays)
+    tally = send_planned(seconds=1)
+    assert tally.is_left
+    assert 1 <= tally.sent == len(slow.contents) <= 5
+    assert tally.sent + tally.later == 12
+    left = Delivery.objects.filter(state=State.PLANNED)
+    assert set(left.values_list("attempts", "not_before", "lease_until")) == {(0, None, None)}
+    rest = tally.later
+    tally = send_planned(seconds=60)
+    assert (tally.sent, tally.is_left) == (rest, False)
+    assert set(Delivery.objects.values_list("state", "attempts")) == {(State.SENT, 1)}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_over_slow_hand_overs_nobody_takes_what_waits(slow: Server, settings: Settings) -> None:
+    settings.SEND_LEASE_SECONDS = 2
+    planned_for(*slow.delays)
+    over = Event()
+
+    def others() -> None:
+        try:
+            while not over.wait(0.1):
+                delivery.recover(timezone.now())
+        finally:
+            connection.close()
+
+    thread = Thread(target=others)
+    thread.start()
+    try:
+        assert send_planned().sent == 12
+    finally:
+        over.set()
+        thread.join()
+    assert set(Delivery.objects.values_list("state", "attempts")) == {(State.SENT, 1)}
+
+
+# What goes on though something fails
+
+
+def test_what_was_accepted_is_settled_though_a_refusal_cannot_be_kept(
+    smtp: SmtpServer, settings: Settings
+) -> None:
+    settings.SEND_CONNECTIONS = 4
+    planned_for(*(f"reader{n}@example.org" for n in range(12)))
+    smtp.replies["reader1@example.org"] = "550 5.7.1 blocked"
+
+    def fail(execute: Callable[..., object], sql: str, *rest: Any) -> object:
+        if sql.startswith('INSERT INTO "newsletter_deliveryevent"'):
+            raise IntegrityError("its reader was erased")
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(fail):
+        tally = send_planned()
+    assert (tally.sent, tally.failed) == (11, 1)
+    assert len(smtp.recipients) == 11
+    assert not DeliveryEvent.objects.exists()
+
+
+# Many in a row
+
+
+TWENTY = [f"reader{n}@{domain}" for n in range(10) for domain in ("example.org", "example.com")]
+
+
+def states() -> Counter[str]:
+    return Counter(Delivery.objects.values_list("state", flat=True))
+
+
+@pytest.mark.parametrize("connections", [1, 10])
+def test_an_outage_stops_all_sending_after_ten_in_a_row(
+    settings: Settings, connections: int
+) -> None:
+    settings.SEND_CONNECTIONS = connections
+    with provider_answering(503) as url:
+        send_by_mailgun_at(url, settings)
+        planned_for(*TWENTY)
+        tally = send_planned()
+    assert (tally.unknown, tally.later) == (10, 10)
+    assert states() == {State.UNKNOWN: 10, State.PLANNED: 10}
+    assert sending.is_paused()
+    assert "503" in Alert.objects.get(subject="All sending is paused").text
+
+
+def test_refusals_whatever_their_words_stop_it_too(smtp: SmtpServer) -> None:
+    planned_for(*TWENTY)
+    smtp.replies = dict.fromkeys(TWENTY, "550 you, <reader1@example.org>, know why")
+    assert send_planned().failed == 10
+    assert states() == {State.FAILED: 10, State.PLANNED: 10}
+    told = Alert.objects.get(subject="All sending is paused").text
+    assert "know why" in told
+    assert "reader1@" not in told
+
+
+def test_a_relay_that_takes_nothing_of_us_stops_it_and_costs_nobody_their_mail(
+    smtp: SmtpServer,
+) -> None:
+    planned_for(*TWENTY)
+    smtp.replies = dict.fromkeys(TWENTY, "554 5.7.1 Relay access denied")
+    assert send_planned().failed == 0
+    assert states() == {State.PLANNED: 20}
+    assert sending.is_paused()
+    assert "Relay access denied" in Alert.objects.get(subject="All sending is paused").text
+
+
+def test_greylisting_is_nothing_of_the_kind(smtp: SmtpServer) -> None:
+    planned_for(*TWENTY)
+    smtp.replies = dict.fromkeys(TWENTY, "451 4.7.1 Greylisted, please come back in 5 minutes")
+    assert send_planned().later == 20
+    assert not sending.is_paused()
+
+
+def test_a_full_mailbox_is_noted_though_it_is_tried_again(smtp: SmtpServer) -> None:
+    planned_for("alice@example.org")
+    smtp.replies["alice@example.org"] = "452 4.2.2 Mailbox full"
+    assert send_planned().later == 1
+    event = DeliveryEvent.objects.get()
+    assert (event.kind, event.cause) == ("deferred", "mailbox")
+
+
+def test_one_that_is_accepted_between_them_makes_it_no_row(smtp: SmtpServer) -> None:
+    planned_for(*TWENTY)
+    smtp.replies = dict.fromkeys({*TWENTY} - {TWENTY[9], TWENTY[19]}, "550 no")
+    tally = send_planned()
+    assert (tally.failed, tally.sent) == (18, 2)
+    assert not sending.is_paused()
+
+
+def test_what_one_domain_refuses_stops_no_other(smtp: SmtpServer) -> None:
+    refused = [f"reader{n}@example.org" for n in range(12)]
+    planned_for("bob@example.com", *refused)
+    smtp.replies = dict.fromkeys(refused, "550 no")
+    tally = send_planned()
+    assert (tally.failed, tally.sent) == (12, 1)
+    assert not sending.is_paused()
+
+
+def test_a_row_goes_on_from_run_to_run_and_ends_where_sending_is_resumed(smtp: SmtpServer) -> None:
+    planned_for(*TWENTY)
+    smtp.replies = dict.fromkeys(TWENTY, "550 no")
+    later = timezone.now() + timedelta(hours=1)
+    waiting = Delivery.objects.filter(subscriber__address__in=TWENTY[6:])
+    waiting.update(not_before=later)
+    assert send_planned().failed == 6
+    assert not sending.is_paused()
+    waiting.update(not_before=None)
+    assert send_planned().failed == 4
+    assert sending.is_paused()
+
+    sending.resume()
+    one = waiting.filter(state=State.PLANNED).first()
+    assert one is not None
+    waiting.exclude(pk=one.pk).filter(state=State.PLANNED).update(not_before=later)
+    assert send_planned().failed == 1
+    assert not sending.is_paused()
+
+
+def test_a_server_that_does_not_let_us_in_pauses_all_sending_and_takes_nothing(
+    slow: Server, settings: Settings
+) -> None:
+    slow.at_login = "535 5.7.8 Username and Password not accepted"
+    settings.EMAIL_HOST_USER, settings.EMAIL_HOST_PASSWORD = "papers", "wrong"
+    planned_for("alice@example.org", "bob@example.org")
+    assert send_planned().later == 2
+    assert sending.is_paused()
+    assert "not accepted" in Alert.objects.get(subject="All sending is paused").text
+    assert set(Delivery.objects.values_list("state", "attempts", "not_before")) == {
+        (State.PLANNED, 0, None)
+    }
+    send_planned()
+    assert slow.connections == 1

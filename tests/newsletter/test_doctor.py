@@ -188,10 +188,18 @@ def test_a_day_that_went_well_is_in_order(db: None) -> None:
     assert found_by(lambda: doctor.ranking(now)) == [("ranking", "ok")]
 
 
-def test_a_failed_delivery_is_a_warning(db: None) -> None:
+@pytest.mark.parametrize(("sent", "level"), [(1, Level.WARNING), (0, Level.ERROR)])
+def test_a_failed_delivery_is_a_warning_and_more_where_nothing_else_left(
+    db: None, sent: int, level: Level
+) -> None:
     now = timezone.now()
-    make_delivery(make_subscriber(), make_paper(), state=Delivery.State.FAILED, error="no")
-    assert "1 delivery of the last two days' editions failed." in text_of(health.deliveries(now))
+    failed = make_delivery(make_subscriber(), make_paper(), state=Delivery.State.FAILED, error="no")
+    for _ in range(sent):
+        reader = make_subscriber("bob@example.org")
+        make_delivery(reader, edition=failed.edition, state=Delivery.State.SENT, sent_at=now)
+    [found] = [one for one in health.deliveries(now) if one.check == "lost mail"]
+    assert found.level == level
+    assert f"of {failed.edition.day}, 1 failed." in found.found
 
 
 def test_a_source_that_fell_asleep_is_a_warning(db: None) -> None:

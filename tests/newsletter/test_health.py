@@ -11,17 +11,19 @@ from typing import Any
 
 import pytest
 import time_machine
+from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.db import connection
 from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from newsletter import health, probes, sending, status
+from newsletter import alerts, delivery, health, probes, sending, status
 from newsletter.findings import Level
-from newsletter.models import Alert, Delivery, SendingPause
+from newsletter.models import Alert, Delivery, SendingPause, Subscriber
 from papers.models import Edition, EditionPaper, Harvest
 from tests.factories import TODAY, make_delivery, make_frozen_edition, make_paper, make_subscriber
+from tests.smtp import SmtpServer
 
 pytestmark = pytest.mark.django_db
 
@@ -252,6 +254,25 @@ def test_a_delivery_that_could_leave_and_does_not_is_stuck() -> None:
     assert "1 delivery has waited over 30 minutes to leave. None is leaving." in said(NOON)
 
 
+def test_a_mail_server_that_is_away_is_named(settings: Settings) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        closed = server.getsockname()[1]
+    settings.EMAIL_BACKEND = "newsletter.smtp.SmtpBackend"
+    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", closed
+    paper = make_paper()
+    with time_machine.travel(NOON - timedelta(minutes=40), tick=False):
+        make_delivery(make_subscriber(), paper, edition=make_frozen_edition(paper))
+    Subscriber.objects.update(next_send_at=NOON + timedelta(hours=19))
+    Delivery.objects.update(planned_at=NOON - timedelta(minutes=40))
+    for minutes in range(40, 0, -8):
+        with time_machine.travel(NOON - timedelta(minutes=minutes), tick=False):
+            delivery.send_planned()
+    [found] = health.stuck(NOON)
+    assert found.level == Level.ERROR
+    assert "no connection to the mail server" in found.found
+    assert "since 2026-11-20 11:20 UTC" in found.found
+
+
 def test_one_that_waits_for_its_next_try_is_not_stuck() -> None:
     late_delivery(not_before=NOON + timedelta(minutes=5))
     assert health.watch(NOON) == []
@@ -273,6 +294,19 @@ def test_what_is_held_back_by_a_pause_says_why() -> None:
     [found] = health.watch(NOON)
     assert found.level == Level.WARNING
     assert "The key was refused." in found.found
+
+
+def test_each_pause_is_found_with_who_and_why() -> None:
+    olga = User.objects.create_user("olga")
+    SendingPause.objects.create(why="The key was refused.", since=NOON)
+    SendingPause.objects.create(domain="gmail.example", why="They asked.", by=olga, since=NOON)
+    SendingPause.objects.create(domain="old.example", why="Over.", ended_at=NOON)
+    found = [one.found for one in health.deliveries(NOON) if one.level == Level.WARNING]
+    assert sorted(found) == [
+        "All sending is paused since 2026-11-20 12:00 UTC by the service itself: "
+        "The key was refused.",
+        "Mail to gmail.example is paused since 2026-11-20 12:00 UTC by olga: They asked.",
+    ]
 
 
 @pytest.mark.parametrize("state", [S.CLAIMED, S.HANDED_OVER])
@@ -297,6 +331,34 @@ def test_the_operators_are_told_once_of_each_kind_of_trouble() -> None:
     assert set(alerts) == {"A harvest failed", "The day's edition is missing"}
     assert "arXiv" in alerts["A harvest failed"].text
     assert "Hugging Face" in alerts["A harvest failed"].text
+
+
+def test_what_is_lost_is_told_when_it_becomes_more_and_not_each_hour(
+    smtp: SmtpServer, settings: Settings
+) -> None:
+    settings.OPERATOR_ADDRESSES = ["olga@papers.example"]
+    edition = freeze_at(TODAY)
+    tomorrow = NOON + timedelta(days=1)
+
+    def mails_after(hour: int, number: int, **fields: Any) -> int:
+        """How many alerts were mailed by that hour, with so many more deliveries."""
+        for _ in range(number):
+            address = f"reader{Delivery.objects.count()}@example.org"
+            make_delivery(
+                make_subscriber(address, next_send_at=tomorrow), edition=edition, **fields
+            )
+        with time_machine.travel(NOON + timedelta(hours=hour), tick=False):
+            health.alert_operators(timezone.now())
+            alerts.send_waiting(timezone.now())
+        return len(smtp.messages)
+
+    assert mails_after(0, 96, state=S.SENT, sent_at=NOON) == 0
+    assert mails_after(0, 4, state=S.FAILED) == 0  # a day has some dead addresses
+    assert mails_after(1, 6, state=S.EXPIRED) == 1
+    [told] = smtp.messages
+    assert "Of 106 deliveries of 2026-11-20, 4 failed and 6 expired." in told.get_content()
+    assert mails_after(3, 0) == 1
+    assert mails_after(4, 1, state=S.EXPIRED) == 2
 
 
 def test_what_only_needs_patience_raises_no_alert() -> None:
