@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from datetime import date
 from typing import Any, TypeVar
@@ -481,6 +481,15 @@ class CandidateFormSet(BaseModelFormSet[EditionPaper, CandidateForm]):
             EditionPaper.check_pins(edition, more)
 
 
+class CurationFilter(admin.ChoicesFieldListFilter):
+    """Says in a word what is but a dash in a row."""
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        none = str(EditionPaper.Curation.NONE.label)
+        for choice in super().choices(changelist):
+            yield {**choice, "display": str(choice["display"]).replace(none, "Neither", 1)}
+
+
 class OfPapers(admin.SimpleListFilter):
     """A filter by one of the lists of a paper, with the values that the candidates have."""
 
@@ -536,7 +545,7 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
     )  # fmt: skip
     list_display_links = None
     list_editable = ("curation", "position", "note")
-    list_filter = ("curation", CategoryFilter, SourceFilter)
+    list_filter = (("curation", CurationFilter), CategoryFilter, SourceFilter)
     # Of each row eight fields are posted, and DATA_UPLOAD_MAX_NUMBER_FIELDS of them are read.
     list_per_page = 100
     list_max_show_all = 190

@@ -175,6 +175,27 @@ def test_another_order_of_the_list_offers_no_dragging(the_list: Open, edition: E
     assert page.locator(".handle").count() == 0
 
 
+def test_nothing_of_the_list_is_cut_off_at_the_side(the_list: Open, edition: Edition) -> None:
+    page = the_list(viewport={"width": 1280, "height": 900})
+    box = page.locator("#changelist-form .results")
+    assert page.locator("#changelist-filter").is_visible()
+    assert box.evaluate("box => box.scrollWidth - box.clientWidth") == 0
+
+
+def test_on_a_phone_the_box_stands_before_its_label(
+    the_list: Open, edition: Edition, live_server: LiveServer
+) -> None:
+    page = the_list(viewport={"width": 375, "height": 800})
+    page.goto(f"{live_server.url}/admin/papers/edition/{edition.day}/add/")
+    expect(page.get_by_label("Ask arXiv for those that are not known here")).to_be_checked()
+    tick = page.get_by_role("checkbox").bounding_box()
+    label = page.locator("label[for=id_ask]").bounding_box()
+    assert tick is not None
+    assert label is not None
+    assert tick["x"] < label["x"] < tick["x"] + 40
+    assert label["y"] <= tick["y"] + tick["height"] / 2 <= label["y"] + label["height"]
+
+
 def test_the_list_has_no_faults_that_axe_finds_in_what_is_ours(
     the_list: Open, edition: Edition
 ) -> None:

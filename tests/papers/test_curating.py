@@ -222,6 +222,10 @@ def test_the_list_is_sifted_by_curation_category_and_source_and_sorted_by_upvote
     assert set(found(source="huggingface")) == {"Few", "Many"}
     assert found(curation__exact="pinned") == ["Few"]
     assert found(category="'; --") == []
+    assert set(found(curation__exact="")) == {"Many", "None"}
+    curations = r'<a href="\?[^"]*curation__exact=[^"]*">\s*([^<]*?)\s*</a>'
+    shown = the_list(curator, edition)
+    assert re.findall(curations, shown) == ["Neither", "Pinned", "Hidden"]
     heads = re.findall(r"column-(\w+)", the_list(curator, edition))
     upvotes = heads.index("upvotes") + 1
     assert found(o=f"-{upvotes}") == ["Many", "Few", "None"]
@@ -235,7 +239,11 @@ def test_the_list_is_in_the_order_of_the_page_and_the_hidden_come_last(curator: 
     edition.candidates.filter(paper__title="A").update(curation="hidden", position=1)
     edition.candidates.filter(paper__title="C").update(position=1)
     edition.candidates.filter(paper__title="D").update(curation="pinned", position=9)
-    assert titles(the_list(curator, edition)) == ["D", "C", "B", "A"]
+    shown = the_list(curator, edition)
+    assert titles(shown) == ["D", "C", "B", "A"]
+    told = "The pinned come first and the hidden last"
+    assert told in shown
+    assert told not in body(curator.get(LIST, {"edition__id__exact": edition.pk, "o": "1"}))
 
 
 def test_a_note_is_text_in_the_admin_and_too_long_a_one_is_refused(curator: Client) -> None:
@@ -803,7 +811,7 @@ def test_a_held_edition_waits_for_its_curator_and_says_whom_it_waits_for(curator
     assert f"Held by carol since {TODAY} 06:00 UTC" in shown
     assert "Release it" in shown
     assert editions.freeze_due(MORNING) is None
-    assert "Hold it" in hold(curator, "release")
+    assert "Hold: do not freeze by itself" in hold(curator, "release")
     edition.refresh_from_db()
     assert (edition.held, edition.held_by, edition.held_at) == (False, "", None)
     assert editions.freeze_due(MORNING) == edition
