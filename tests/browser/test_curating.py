@@ -182,6 +182,23 @@ def test_nothing_of_the_list_is_cut_off_at_the_side(the_list: Open, edition: Edi
     assert box.evaluate("box => box.scrollWidth - box.clientWidth") == 0
 
 
+def test_a_frozen_list_has_no_handles_and_saves_what_is_hidden(
+    the_list: Open, edition: Edition, live_server: LiveServer
+) -> None:
+    edition.candidates.filter(paper__title="C").update(position=1, note="Read *this*.")
+    editions.freeze(edition, timezone.now())
+    page = the_list()
+    page.goto(f"{live_server.url}/admin/papers/editionpaper/?edition__id__exact={edition.pk}")
+    assert titles(page) == "CABDE"
+    assert page.locator(".handle, input.place, #result_list textarea, #order").count() == 0
+    page.locator("#result_list tbody tr").nth(1).locator("select").select_option("hidden")
+    save(page)
+    assert titles(page) == "CBDEA"
+    page.get_by_role("link", name="Next edition").click()
+    page.wait_for_url(re.compile("edition__id__exact"))
+    expect(page.get_by_role("link", name="Add papers")).to_be_visible()
+
+
 def test_on_a_phone_the_box_stands_before_its_label(
     the_list: Open, edition: Edition, live_server: LiveServer
 ) -> None:

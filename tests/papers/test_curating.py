@@ -304,6 +304,102 @@ def test_the_list_of_a_frozen_edition_refuses_a_pin_and_saves_a_hide(curator: Cl
     assert Edition.objects.get().changed_at > was
 
 
+def choices(form: str, name: str) -> list[str]:
+    [chosen] = re.findall(rf'<select name="{name}".*?</select>', form, re.S)
+    return re.findall(r'<option value="([^"]*)"', chosen)
+
+
+def test_the_list_of_a_frozen_edition_offers_what_can_still_be_done_and_no_more(
+    curator: Client,
+) -> None:
+    edition = four_papers()
+    edition.candidates.filter(paper__title="A").update(curation="pinned", note="Read this.")
+    edition.candidates.filter(paper__title="B").update(curation="hidden", position=7)
+    shown = the_list(curator, edition)
+    assert choices(rows_of(shown)["C"], r"form-\d+-curation") == ["", "pinned", "hidden"]
+    assert choices(shown, "action") == ["", "pin", "hide", "restore"]
+    assert 'id="order"' in shown
+    assert "Next edition" not in shown
+    assert {"form-0-position", "form-0-note"} <= set(opened(curator, edition))
+
+    editions.freeze(edition, MORNING)
+    shown = the_list(curator, edition)
+    rows = rows_of(shown)
+    assert choices(rows["A"], r"form-\d+-curation") == ["", "pinned", "hidden"]
+    assert choices(rows["B"], r"form-\d+-curation") == ["", "hidden"]
+    assert choices(rows["C"], r"form-\d+-curation") == ["", "hidden"]
+    assert ">Read this.<" in rows["A"]
+    assert ">7<" in rows["B"]
+    assert choices(shown, "action") == ["", "hide", "restore"]
+    assert 'id="order"' not in shown
+    assert '<a href="/admin/papers/edition/next/">Next edition</a>' in shown
+    posted = opened(curator, edition)
+    assert [name for name in posted if name.endswith(("-position", "-note"))] == []
+    row = candidate(edition, "B")
+    assert save(curator, edition, {row: {"curation": ""}}, posted).status_code == 302
+    assert candidate(edition, "B").curation == ""
+
+    url = f"{LIST}{row.pk}/change/"
+    one = body(curator.get(url))
+    assert choices(one, "curation") == ["", "hidden"]
+    assert 'name="note"' not in one
+    assert 'name="position"' not in one
+    form = form_of(one) | {"curation": "hidden"}
+    assert curator.post(url, form).status_code == 302
+    row = candidate(edition, "B")
+    assert (row.curation, row.position) == ("hidden", 7)
+
+
+def test_what_a_page_from_before_the_freeze_orders_and_notes_is_told_and_not_saved(
+    curator: Client,
+) -> None:
+    edition = four_papers()
+    edition.candidates.filter(paper__title="A").update(note="Two\nlines.")
+    a, b, c, d = (candidate(edition, title) for title in "ABCD")
+    form = opened(curator, edition)
+    url = f"{LIST}{a.pk}/change/"
+    single = form_of(curator.get(url).content.decode())
+    editions.freeze(edition, MORNING)
+    changes: dict[EditionPaper, dict[str, object]] = {
+        a: {"curation": "hidden", "note": "Two\r\nlines."},
+        b: {"note": "Too late."},
+        c: {"position": 1},
+        d: {"position": 2},
+    }
+    response = save(curator, edition, changes, form)
+    told = body(response).partition('id="result_list"')[0]
+    assert "“B”</a>: The edition has been frozen meanwhile, and its notes are fixed." in told
+    assert "You had noted: “Too late.”" in told
+    assert re.search("“C”</a>, <a[^>]*>“D”</a>: .* its order is fixed", told)
+    assert "“A”" not in told
+    assert logged() == []
+    assert save(curator, edition, {}, the_form(response)).status_code == 302
+    assert logged() == ["carol: Hid “A”."]
+    assert not edition.candidates.exclude(position=None).exists()
+
+    response = curator.post(url, single | {"note": "Hers."})
+    assert "its notes are fixed. You had noted: “Hers.”" in body(response)
+    assert candidate(edition, "A").note == "Two\nlines."
+    response = curator.post(url, {"curation": "", "note": "Hers.", "position": ""})
+    assert "its notes are fixed." in body(response)
+
+
+def test_what_is_wrong_with_a_row_is_told_above_the_list_by_a_link_to_it(curator: Client) -> None:
+    edition = four_papers()
+    a, b, c = (candidate(edition, title) for title in "ABC")
+    Paper.objects.filter(title="A").update(title="A & <b>")
+    changes: dict[EditionPaper, dict[str, object]] = {row: {"note": "x" * 1001} for row in (a, b)}
+    changes[c] = {"position": -1}
+    response = save(curator, edition, changes)
+    told, _, rows = response.content.decode().partition('id="result_list"')
+    found = re.findall(r'<a href="#(id_form-\d+-curation)">“([^<]*)”</a>', told)
+    assert {title for _, title in found} == {"A &amp; &lt;b&gt;", "B", "C"}
+    assert all(f'id="{link}"' in rows for link, _ in found)
+    assert len(re.findall(": Ensure this value has at most 1000", told)) == 1  # of two papers
+    assert "“C”</a>: Ensure this value is greater than or equal to 0" in told
+    assert 'class="errorlist"' not in the_list(curator, edition)
+
+
 def test_the_actions_pin_hide_and_restore_several_at_once(curator: Client) -> None:
     for title in "ABC":
         make_paper(title)
