@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from datetime import date
 from pathlib import PurePath
@@ -38,6 +38,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
 from papers import boards, editions, harvesting, ingest, notes, paths  # noqa: F401  (paths registers <day:…>)
@@ -61,6 +62,7 @@ MOST_RECORDS = 500  # of an edition's log, on one page
 MOST_VALUES = 20  # of a filter, the most frequent ones
 ROWS = {"title": 2, "summary": 3, "versions": 3, "comment": 2, "journal_ref": 2}  # of a paper
 MOST_TOLD = 8  # refusals in one message, told by name
+FIXED_BY_FREEZE = ("position", "note")  # of a candidate
 
 
 class NoHandWriting:
@@ -446,6 +448,43 @@ def _list_of(edition: Edition) -> str:
 
 
 class CandidateForm(MeanwhileForm[EditionPaper]):
+    """Of a candidate of a frozen edition, only what can still be done."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.late: list[str] = []
+        if self.instance.pk is None or self.instance.edition.is_open:
+            return
+        for name in FIXED_BY_FREEZE:
+            if self.is_bound and self._typed_late(name):
+                self.late.append(name)
+            self.fields.pop(name, None)
+        self.overtaken = [name for name in self.overtaken if name in self.fields]
+        pinned = EditionPaper.Curation.PINNED
+        if "curation" in self.fields and self.instance.curation != pinned:  # none: for who may look
+            # Not the field's: whoever chooses it on an older page is told why it cannot be.
+            widget: Any = self.fields["curation"].widget
+            widget.choices = [choice for choice in widget.choices if choice[0] != pinned]
+
+    def _typed_late(self, name: str) -> bool:
+        """Whether a page from before the freeze sends another value than it showed."""
+        value = getattr(self.instance, name)
+        stands = "" if value is None else str(value)
+        shown = _lines(self.data.get(self.add_initial_prefix(name), stands))
+        return bool(_lines(self.data.get(self.add_prefix(name), shown)) != shown)
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        for name in self.late:
+            fixed, typed = "order is", ""
+            if name == "note":
+                fixed = "notes are"
+                typed = f" You had noted: “{self.data[self.add_prefix(name)]}”."
+            self.add_error(
+                None, f"The edition has been frozen meanwhile, and its {fixed} fixed.{typed}"
+            )
+        return cleaned
+
     def changed_by(self, name: str) -> str:
         return editions.changed_by(self.instance, name)
 
@@ -486,6 +525,28 @@ class CandidateFormSet(BaseModelFormSet[EditionPaper, CandidateForm]):
         )
         for edition, more in pins.items():
             EditionPaper.check_pins(edition, more)
+
+    @property
+    def told(self) -> list[SafeString]:
+        """What is wrong with the rows, which may be far below, each by a link to its paper's."""
+        by_reason: dict[str, list[str]] = {}
+        for form in self.forms:
+            link = format_html(
+                '<a href="#{}">“{}”</a>', form["curation"].id_for_label, form.instance.paper
+            )
+            for errors in form.errors.values():
+                for why in errors:
+                    by_reason.setdefault(str(why), []).append(link)
+        return [format_html("{}: {}", _some(links), why) for why, links in by_reason.items()]
+
+
+class CurationFilter(admin.ChoicesFieldListFilter):
+    """Says in a word what is but a dash in a row."""
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        none = str(EditionPaper.Curation.NONE.label)
+        for choice in super().choices(changelist):
+            yield {**choice, "display": str(choice["display"]).replace(none, "Neither", 1)}
 
 
 class OfPapers(admin.SimpleListFilter):
@@ -543,11 +604,12 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
     )  # fmt: skip
     list_display_links = None
     list_editable = ("curation", "position", "note")
-    list_filter = ("curation", CategoryFilter, SourceFilter)
+    list_filter = (("curation", CurationFilter), CategoryFilter, SourceFilter)
     # Of each row eight fields are posted, and DATA_UPLOAD_MAX_NUMBER_FIELDS of them are read.
     list_per_page = 100
     list_max_show_all = 190
     show_full_result_count = False
+    empty_value_display = ""
     search_fields = (
         "paper__title", "paper__authors", "paper__arxiv_id", "paper__doi", "paper__abstract",
     )  # fmt: skip
@@ -576,6 +638,12 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
             numbers = {"min": 0, "max": 32767, "class": "place", "aria-label": "Place"}
             field.widget = forms.NumberInput(attrs=numbers)
         return field
+
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: EditionPaper | None = None
+    ) -> list[Any]:
+        fixed = FIXED_BY_FREEZE if obj is not None and not obj.edition.is_open else ()
+        return [*super().get_readonly_fields(request, obj), *fixed]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[EditionPaper]:
         votes = Cast(KT("trend_terms__upvotes__count"), IntegerField())
@@ -616,13 +684,18 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
             }
         context = {**(extra_context or {}), **context}
         if request.method != "POST":
-            return super().changelist_view(request, context)
-        with editions.alone():  # from the check of all rows to the saving of the last
             response = super().changelist_view(request, context)
-        refused = getattr(response, "context_data", None)
-        if refused and (formset := refused["cl"].formset) is not None:
+        else:
+            with editions.alone():  # from the check of all rows to the saving of the last
+                response = super().changelist_view(request, context)
+        shown: Any = getattr(response, "context_data", None) or {}
+        if request.method == "POST" and shown and (formset := shown["cl"].formset) is not None:
             # The rows may stand in another order by now, and each has its own form.
-            refused["cl"].result_list = [form.instance for form in formset.forms]
+            shown["cl"].result_list = [form.instance for form in formset.forms]
+        if edition is not None and not edition.is_open and shown.get("action_form"):
+            # Of what is shown only: whoever asks for a pin on an older page is told why not.
+            action = shown["action_form"].fields["action"]
+            action.choices = [choice for choice in action.choices if choice[0] != "pin"]
         return response
 
     def changeform_view(self, request: HttpRequest, *args: Any, **options: Any) -> Any:
@@ -708,10 +781,7 @@ class EditionPaperAdmin(admin.ModelAdmin[EditionPaper]):
         for refusal in refused:
             by_reason.setdefault(refusal.why, []).append(f"“{refusal.what}”")
         for why, titles in by_reason.items():
-            told = ", ".join(titles[:MOST_TOLD])
-            if len(titles) > MOST_TOLD:
-                told += f" and {len(titles) - MOST_TOLD} more"
-            messages.error(request, f"Not {word}: {told}. {why}")
+            messages.error(request, format_html("Not {}: {}. {}", word, _some(titles), why))
 
 
 def _shown(request: HttpRequest) -> dict[int, str]:
@@ -723,6 +793,13 @@ def _shown(request: HttpRequest) -> dict[int, str]:
         for row in rows
         if f"initial-{row}-curation" in post and _is_key(post[f"{row}-id"])
     }
+
+
+def _some(titles: list[str]) -> SafeString:
+    """A few of them, and how many more there are."""
+    told = format_html_join(", ", "{}", ((title,) for title in titles[:MOST_TOLD]))
+    more = len(titles) - MOST_TOLD
+    return format_html("{} and {} more", told, more) if more > 0 else told
 
 
 def _count(papers: int) -> str:

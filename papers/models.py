@@ -425,10 +425,14 @@ class Edition(models.Model):
                 "hidden, but no longer pinned. Pin it in the next edition."
             )
         if pins + more > MOST_PINS:
+            why = f"a pinned paper is in everybody's mail, and the smallest mail has {MOST_PINS}"
+            if not pins:
+                return f"You chose {more}; an edition has at most {MOST_PINS} pins: {why} papers."
+            are = "is" if pins == 1 else "are"
+            chosen = f", and you chose {more} more" if more > 1 else ""
             return (
-                f"At most {MOST_PINS} papers of an edition can be pinned: a pinned paper is in "
-                f"everybody's mail, and the smallest mail has {MOST_PINS} papers. {pins} are "
-                "pinned already; take a pin back and save before you pin another."
+                f"At most {MOST_PINS} papers of an edition can be pinned: {why} papers. {pins} "
+                f"{are} pinned already{chosen}; take a pin back and save before you pin another."
             )
         return ""
 

@@ -175,6 +175,44 @@ def test_another_order_of_the_list_offers_no_dragging(the_list: Open, edition: E
     assert page.locator(".handle").count() == 0
 
 
+def test_nothing_of_the_list_is_cut_off_at_the_side(the_list: Open, edition: Edition) -> None:
+    page = the_list(viewport={"width": 1280, "height": 900})
+    box = page.locator("#changelist-form .results")
+    assert page.locator("#changelist-filter").is_visible()
+    assert box.evaluate("box => box.scrollWidth - box.clientWidth") == 0
+
+
+def test_a_frozen_list_has_no_handles_and_saves_what_is_hidden(
+    the_list: Open, edition: Edition, live_server: LiveServer
+) -> None:
+    edition.candidates.filter(paper__title="C").update(position=1, note="Read *this*.")
+    editions.freeze(edition, timezone.now())
+    page = the_list()
+    page.goto(f"{live_server.url}/admin/papers/editionpaper/?edition__id__exact={edition.pk}")
+    assert titles(page) == "CABDE"
+    assert page.locator(".handle, input.place, #result_list textarea, #order").count() == 0
+    page.locator("#result_list tbody tr").nth(1).locator("select").select_option("hidden")
+    save(page)
+    assert titles(page) == "CBDEA"
+    page.get_by_role("link", name="Next edition").click()
+    page.wait_for_url(re.compile("edition__id__exact"))
+    expect(page.get_by_role("link", name="Add papers")).to_be_visible()
+
+
+def test_on_a_phone_the_box_stands_before_its_label(
+    the_list: Open, edition: Edition, live_server: LiveServer
+) -> None:
+    page = the_list(viewport={"width": 375, "height": 800})
+    page.goto(f"{live_server.url}/admin/papers/edition/{edition.day}/add/")
+    expect(page.get_by_label("Ask arXiv for those that are not known here")).to_be_checked()
+    tick = page.get_by_role("checkbox").bounding_box()
+    label = page.locator("label[for=id_ask]").bounding_box()
+    assert tick is not None
+    assert label is not None
+    assert tick["x"] < label["x"] < tick["x"] + 40
+    assert label["y"] <= tick["y"] + tick["height"] / 2 <= label["y"] + label["height"]
+
+
 def test_the_list_has_no_faults_that_axe_finds_in_what_is_ours(
     the_list: Open, edition: Edition
 ) -> None:

@@ -222,6 +222,10 @@ def test_the_list_is_sifted_by_curation_category_and_source_and_sorted_by_upvote
     assert set(found(source="huggingface")) == {"Few", "Many"}
     assert found(curation__exact="pinned") == ["Few"]
     assert found(category="'; --") == []
+    assert set(found(curation__exact="")) == {"Many", "None"}
+    curations = r'<a href="\?[^"]*curation__exact=[^"]*">\s*([^<]*?)\s*</a>'
+    shown = the_list(curator, edition)
+    assert re.findall(curations, shown) == ["Neither", "Pinned", "Hidden"]
     heads = re.findall(r"column-(\w+)", the_list(curator, edition))
     upvotes = heads.index("upvotes") + 1
     assert found(o=f"-{upvotes}") == ["Many", "Few", "None"]
@@ -235,7 +239,11 @@ def test_the_list_is_in_the_order_of_the_page_and_the_hidden_come_last(curator: 
     edition.candidates.filter(paper__title="A").update(curation="hidden", position=1)
     edition.candidates.filter(paper__title="C").update(position=1)
     edition.candidates.filter(paper__title="D").update(curation="pinned", position=9)
-    assert titles(the_list(curator, edition)) == ["D", "C", "B", "A"]
+    shown = the_list(curator, edition)
+    assert titles(shown) == ["D", "C", "B", "A"]
+    told = "The pinned come first and the hidden last"
+    assert told in shown
+    assert told not in body(curator.get(LIST, {"edition__id__exact": edition.pk, "o": "1"}))
 
 
 def test_a_note_is_text_in_the_admin_and_too_long_a_one_is_refused(curator: Client) -> None:
@@ -294,6 +302,102 @@ def test_the_list_of_a_frozen_edition_refuses_a_pin_and_saves_a_hide(curator: Cl
     assert response.status_code == 302
     assert candidate(edition, "B").curation == "hidden"
     assert Edition.objects.get().changed_at > was
+
+
+def choices(form: str, name: str) -> list[str]:
+    [chosen] = re.findall(rf'<select name="{name}".*?</select>', form, re.S)
+    return re.findall(r'<option value="([^"]*)"', chosen)
+
+
+def test_the_list_of_a_frozen_edition_offers_what_can_still_be_done_and_no_more(
+    curator: Client,
+) -> None:
+    edition = four_papers()
+    edition.candidates.filter(paper__title="A").update(curation="pinned", note="Read this.")
+    edition.candidates.filter(paper__title="B").update(curation="hidden", position=7)
+    shown = the_list(curator, edition)
+    assert choices(rows_of(shown)["C"], r"form-\d+-curation") == ["", "pinned", "hidden"]
+    assert choices(shown, "action") == ["", "pin", "hide", "restore"]
+    assert 'id="order"' in shown
+    assert "Next edition" not in shown
+    assert {"form-0-position", "form-0-note"} <= set(opened(curator, edition))
+
+    editions.freeze(edition, MORNING)
+    shown = the_list(curator, edition)
+    rows = rows_of(shown)
+    assert choices(rows["A"], r"form-\d+-curation") == ["", "pinned", "hidden"]
+    assert choices(rows["B"], r"form-\d+-curation") == ["", "hidden"]
+    assert choices(rows["C"], r"form-\d+-curation") == ["", "hidden"]
+    assert ">Read this.<" in rows["A"]
+    assert ">7<" in rows["B"]
+    assert choices(shown, "action") == ["", "hide", "restore"]
+    assert 'id="order"' not in shown
+    assert '<a href="/admin/papers/edition/next/">Next edition</a>' in shown
+    posted = opened(curator, edition)
+    assert [name for name in posted if name.endswith(("-position", "-note"))] == []
+    row = candidate(edition, "B")
+    assert save(curator, edition, {row: {"curation": ""}}, posted).status_code == 302
+    assert candidate(edition, "B").curation == ""
+
+    url = f"{LIST}{row.pk}/change/"
+    one = body(curator.get(url))
+    assert choices(one, "curation") == ["", "hidden"]
+    assert 'name="note"' not in one
+    assert 'name="position"' not in one
+    form = form_of(one) | {"curation": "hidden"}
+    assert curator.post(url, form).status_code == 302
+    row = candidate(edition, "B")
+    assert (row.curation, row.position) == ("hidden", 7)
+
+
+def test_what_a_page_from_before_the_freeze_orders_and_notes_is_told_and_not_saved(
+    curator: Client,
+) -> None:
+    edition = four_papers()
+    edition.candidates.filter(paper__title="A").update(note="Two\nlines.")
+    a, b, c, d = (candidate(edition, title) for title in "ABCD")
+    form = opened(curator, edition)
+    url = f"{LIST}{a.pk}/change/"
+    single = form_of(curator.get(url).content.decode())
+    editions.freeze(edition, MORNING)
+    changes: dict[EditionPaper, dict[str, object]] = {
+        a: {"curation": "hidden", "note": "Two\r\nlines."},
+        b: {"note": "Too late."},
+        c: {"position": 1},
+        d: {"position": 2},
+    }
+    response = save(curator, edition, changes, form)
+    told = body(response).partition('id="result_list"')[0]
+    assert "“B”</a>: The edition has been frozen meanwhile, and its notes are fixed." in told
+    assert "You had noted: “Too late.”" in told
+    assert re.search("“C”</a>, <a[^>]*>“D”</a>: .* its order is fixed", told)
+    assert "“A”" not in told
+    assert logged() == []
+    assert save(curator, edition, {}, the_form(response)).status_code == 302
+    assert logged() == ["carol: Hid “A”."]
+    assert not edition.candidates.exclude(position=None).exists()
+
+    response = curator.post(url, single | {"note": "Hers."})
+    assert "its notes are fixed. You had noted: “Hers.”" in body(response)
+    assert candidate(edition, "A").note == "Two\nlines."
+    response = curator.post(url, {"curation": "", "note": "Hers.", "position": ""})
+    assert "its notes are fixed." in body(response)
+
+
+def test_what_is_wrong_with_a_row_is_told_above_the_list_by_a_link_to_it(curator: Client) -> None:
+    edition = four_papers()
+    a, b, c = (candidate(edition, title) for title in "ABC")
+    Paper.objects.filter(title="A").update(title="A & <b>")
+    changes: dict[EditionPaper, dict[str, object]] = {row: {"note": "x" * 1001} for row in (a, b)}
+    changes[c] = {"position": -1}
+    response = save(curator, edition, changes)
+    told, _, rows = response.content.decode().partition('id="result_list"')
+    found = re.findall(r'<a href="#(id_form-\d+-curation)">“([^<]*)”</a>', told)
+    assert {title for _, title in found} == {"A &amp; &lt;b&gt;", "B", "C"}
+    assert all(f'id="{link}"' in rows for link, _ in found)
+    assert len(re.findall(": Ensure this value has at most 1000", told)) == 1  # of two papers
+    assert "“C”</a>: Ensure this value is greater than or equal to 0" in told
+    assert 'class="errorlist"' not in the_list(curator, edition)
 
 
 def test_the_actions_pin_hide_and_restore_several_at_once(curator: Client) -> None:
@@ -359,9 +463,16 @@ def test_saving_the_list_refuses_a_fourth_pin_beside_its_paper(curator: Client) 
     assert response.status_code == 302
 
 
-@pytest.mark.parametrize("pinned_before", ["", "A", "AB"])
+@pytest.mark.parametrize(
+    ("pinned_before", "words"),
+    [
+        ("", "You chose 4; an edition has at most 3 pins: a pinned paper is in everybody's mail"),
+        ("A", "1 is pinned already, and you chose 3 more; take a pin back"),
+        ("AB", "2 are pinned already, and you chose 2 more; take a pin back"),
+    ],
+)
 def test_saving_the_list_refuses_four_pins_of_one_save_and_saves_none_of_them(
-    curator: Client, pinned_before: str
+    curator: Client, pinned_before: str, words: str
 ) -> None:
     edition = four_papers()
     edition.candidates.filter(paper__title__in=list(pinned_before)).update(curation="pinned")
@@ -370,7 +481,7 @@ def test_saving_the_list_refuses_four_pins_of_one_save_and_saves_none_of_them(
     }
     response = save(curator, edition, changes)
     assert response.status_code == 200
-    assert f"{len(pinned_before)} are pinned already" in body(response)
+    assert words in body(response)
     assert edition.candidates.filter(curation="pinned").count() == len(pinned_before)
     assert logged() == []
 
@@ -796,7 +907,7 @@ def test_a_held_edition_waits_for_its_curator_and_says_whom_it_waits_for(curator
     assert f"Held by carol since {TODAY} 06:00 UTC" in shown
     assert "Release it" in shown
     assert editions.freeze_due(MORNING) is None
-    assert "Hold it" in hold(curator, "release")
+    assert "Hold: do not freeze by itself" in hold(curator, "release")
     edition.refresh_from_db()
     assert (edition.held, edition.held_by, edition.held_at) == (False, "", None)
     assert editions.freeze_due(MORNING) == edition
