@@ -243,7 +243,8 @@ def test_the_list_is_in_the_order_of_the_page_and_the_hidden_come_last(curator: 
     assert titles(shown) == ["D", "C", "B", "A"]
     told = "The pinned come first and the hidden last"
     assert told in shown
-    assert told not in body(curator.get(LIST, {"edition__id__exact": edition.pk, "o": "1"}))
+    sorted_by = f"{LIST}?edition__id__exact={edition.pk}&o=1"
+    assert told not in body(curator.get(sorted_by))
 
 
 def test_a_note_is_text_in_the_admin_and_too_long_a_one_is_refused(curator: Client) -> None:
