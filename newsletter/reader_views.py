@@ -7,6 +7,7 @@ page, which carry their proof in their address, need a CSRF token.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
@@ -72,13 +73,17 @@ def ask(request: HttpRequest) -> HttpResponse:
 
 def _ask(request: HttpRequest) -> HttpResponse:
     back = own_path(request.POST.get(NEXT) or request.GET.get(NEXT), "")
+    vote = request.GET.get("vote", "")
+    if re.fullmatch("[0-9a-f-]{36}", vote):  # by a paper's button, and back to it
+        back = own_path(_at_vote(back or "/", vote), "")
     if reader_of(request) is not None:
         return redirect(back or "reader")
+    context = {"form": SignInForm(), "next": back, "upvoting": "#vote-" in back}
     if request.method != "POST":
-        return render(request, "newsletter/sign_in.html", {"form": SignInForm(), "next": back})
+        return render(request, "newsletter/sign_in.html", context)
     form = SignInForm(request.POST)
     if not form.is_valid():
-        context = {"form": form, "next": back}
+        context["form"] = form
         return render(request, "newsletter/sign_in.html", context, status=400)
     sign_in.ask(form.cleaned_data["address"])
     soon(send_sign_in_links)
@@ -196,7 +201,12 @@ def vote(request: HttpRequest, reader: Subscriber, uuid: UUID) -> HttpResponse:
     else:
         votes.give(reader, paper)
     back = own_path(request.POST.get(NEXT), paper.get_absolute_url())
-    return redirect(f"{back.partition('#')[0]}#vote-{paper.uuid}")
+    return redirect(_at_vote(back, paper.uuid))
+
+
+def _at_vote(page: str, uuid: UUID | str) -> str:
+    """Where on a page the button of a paper stands."""
+    return f"{page.partition('#')[0]}#vote-{uuid}"
 
 
 @for_readers

@@ -29,7 +29,7 @@ def _request(context: Context) -> HttpRequest | None:
 
 @register.inclusion_tag("newsletter/reader_link.html", takes_context=True)
 def reader_link(context: Context) -> dict[str, object]:
-    """“Sign in”, or “Your papers”."""
+    """“Subscribe” and “Sign in”, or “Your papers”."""
     request = _request(context)
     match = request.resolver_match if request else None
     return {
@@ -40,12 +40,15 @@ def reader_link(context: Context) -> dict[str, object]:
 
 # Put together here, and short, for a page may have a hundred of them: all its buttons send the
 # one form, and what is read out before a number that leads to signing in is in the style sheet.
+# Who is not signed in is led there by a form as well: no robot follows its hundred addresses.
 _FORM = """<form id="votes" method="post" hidden>\
 <input type="hidden" name="csrfmiddlewaretoken" value="{token}">\
 <input type="hidden" name="next" value="{here}"></form>"""
-_BUTTON = """<button class="vote" form="votes" formaction="{page}" id="vote-{uuid}" name="vote" \
+_ANONYMOUS_FORM = """<form id="votes" action="{page}" hidden>\
+<input type="hidden" name="next" value="{here}"></form>"""
+_BUTTON = """<button form="votes" formaction="{page}" id="vote-{uuid}" name="vote" \
 value="{vote}" aria-pressed="{pressed}" aria-label="{count} {unit}: {title}">{count}</button>"""
-_ANONYMOUS = '<a class="vote" rel="nofollow" href="{page}">{count}</a>'
+_ANONYMOUS = '<button form="votes" name="vote" value="{uuid}">{count}</button>'
 
 
 @register.simple_tag(takes_context=True)
@@ -77,8 +80,8 @@ def vote_box(context: Context, paper: Paper) -> str:
         _ask(known, [paper.pk])
     count = known[paper.pk]
     if sign_in.reader_of(request) is None:
-        page = f"{reverse('sign_in')}?next={paper.get_absolute_url()}"
-        return format_html(_ANONYMOUS, page=page, count=count)
+        button = format_html(_ANONYMOUS, uuid=paper.uuid, count=count)
+        return format_html("{}{}", _form(request), button)
     own = paper.pk in _voted(request)
     button = format_html(
         _BUTTON,
@@ -94,10 +97,13 @@ def vote_box(context: Context, paper: Paper) -> str:
 
 
 def _form(request: HttpRequest) -> str:
-    """What the buttons of a page send, once, for who is signed in."""
-    if sign_in.reader_of(request) is None or hasattr(request, "_has_votes_form"):
+    """What the buttons of a page send, once."""
+    if hasattr(request, "_has_votes_form"):
         return ""
     request._has_votes_form = True  # type: ignore[attr-defined]
+    if sign_in.reader_of(request) is None:
+        page = reverse("sign_in")
+        return format_html(_ANONYMOUS_FORM, page=page, here=request.get_full_path())
     return format_html(_FORM, token=get_token(request), here=request.get_full_path())
 
 

@@ -34,10 +34,11 @@ def test_sign_in_upvote_submit_and_have_it_erased(
     problems: list[str] = []
     page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
 
-    # From a paper's button to the form, to the mail, and back to the paper.
+    # From a paper's button to the form, to the mail, and back to the paper's place in the list.
     page.goto(live_server.url)
     card = page.get_by_role("listitem").filter(has_text="Graphs that forget")
-    card.get_by_role("link", name=re.compile("0$")).click()
+    card.get_by_role("button", name=re.compile("^Sign in to upvote.* 0$")).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Sign in to upvote")
     page.get_by_label(re.compile("e-mail", re.I)).fill("alice@example.org")
     page.get_by_role("button", name="Send me a link").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("Check your mail")
@@ -49,11 +50,14 @@ def test_sign_in_upvote_submit_and_have_it_erased(
     page.goto(found.group())
     assert Subscriber.objects.get().sign_ins == 0
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Graphs that forget")
-
+    assert urlsplit(page.url)[2:] == ("/", "", f"vote-{paper.uuid}")
+    said = "(row) => getComputedStyle(row, '::after').content"
+    row = card.locator(".row")
+    assert row.evaluate(said) == '"Press ▲ to upvote."'
     upvote = page.get_by_role("button", name=re.compile("upvotes?: Graphs"))
     upvote.click()
     expect(upvote).to_have_attribute("aria-pressed", "true")
+    assert row.evaluate(said) == "none"
     assert Vote.objects.get().paper == paper
     page.goto(live_server.url)
     other_button = page.get_by_role("button", name=re.compile("upvotes?: Groups"))

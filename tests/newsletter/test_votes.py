@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from newsletter import feedback, subscriptions, votes
+from newsletter.links import Purpose
 from newsletter.models import Feedback, Subscriber, Vote
 from papers import editions
 from papers.about import about
@@ -28,7 +30,7 @@ from tests.factories import (
     make_signal,
     make_subscriber,
 )
-from tests.newsletter.pages import in_thread, signed_in, until_blocked
+from tests.newsletter.pages import in_thread, page_of, signed_in, until_blocked
 
 pytestmark = pytest.mark.django_db
 
@@ -105,9 +107,31 @@ def test_a_visitor_sees_the_number_and_the_way_to_sign_in(client: Client) -> Non
     for reader in readers(3):
         votes.give(reader, paper)
     page = client.get(paper.get_absolute_url()).content.decode()
-    assert f"/sign-in/?next=/paper/{paper.uuid}" in page
-    assert ">3</a>" in page
+    assert '<form id="votes" action="/sign-in/" hidden>' in page
+    assert f'name="next" value="{paper.get_absolute_url()}"' in page
+    assert f'<button form="votes" name="vote" value="{paper.uuid}">3</button>' in page
     assert "aria-pressed" not in page
+
+
+def test_signing_in_for_an_upvote_leads_back_to_the_papers_place(client: Client) -> None:
+    paper, alice = make_paper(), make_subscriber()
+    there = {"next": "/papers/top?page=2", "vote": str(paper.uuid)}
+    form = client.get("/sign-in/", there).content.decode()
+    assert "<h1>Sign in to upvote</h1>" in form
+    place = f"/papers/top?page=2#vote-{paper.uuid}"
+    assert f'name="next" value="{place}"' in form
+    client.post(f"/sign-in/?{urlencode(there)}", {"next": place, "address": alice.address})
+    answer = client.post(page_of(alice, Purpose.SIGN_IN))
+    assert answer["Location"] == place
+    assert client.get("/sign-in/", there)["Location"] == place
+    assert not Vote.objects.exists()
+
+
+@pytest.mark.parametrize("vote", ["", "x", "\r\nSet-Cookie: a=b", "//evil.example", "٣" * 36])
+def test_what_is_no_papers_name_leads_to_no_place(client: Client, vote: str) -> None:
+    form = client.get("/sign-in/", {"next": "/papers/top", "vote": vote}).content.decode()
+    assert "<h1>Sign in</h1>" in form
+    assert 'name="next" value="/papers/top"' in form
 
 
 def test_a_page_asks_no_more_for_many_papers_than_for_one(client: Client) -> None:
@@ -330,7 +354,7 @@ def test_every_page_says_the_same_number_of_upvotes(client: Client) -> None:
         "/search?q=graphs", paper.get_absolute_url(),
     ]  # fmt: skip
     for path in paths:
-        assert ">7</a>" in client.get(path).content.decode(), path
+        assert ">7</button>" in client.get(path).content.decode(), path
     assert 'aria-label="7 upvotes: ' in signed_in(client, alice).get("/reader/").content.decode()
 
 
