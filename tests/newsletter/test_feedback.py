@@ -13,7 +13,7 @@ from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
 
-from newsletter import feedback, links, mail, subscriptions
+from newsletter import feedback, links, mail, subscriptions, votes
 from newsletter.feedback import LIKED
 from newsletter.links import InvalidLink, Purpose
 from newsletter.models import MAX_INTERESTS, Feedback, Interest, Subscriber
@@ -406,6 +406,16 @@ def test_the_settings_show_what_was_learned_for_each_subject(
     for expected in ("graphs", "Liked", "All subjects", "Disliked"):
         assert expected in learned
     assert "Of Bob" not in page
+
+
+def test_a_subject_that_an_upvote_made_says_what_it_is(client: Client, alice: Subscriber) -> None:
+    make_interest(alice, "graphs")
+    address = page_of(alice, Purpose.PREFERENCES)
+    assert "Made from your upvotes" not in text(client.get(address))
+    votes.give(alice, make_paper())
+    page = text(client.get(address))
+    assert page.count("Made from your upvotes") == 1
+    assert page.index("Subject 2: Papers you liked") < page.index("Made from your upvotes")
 
 
 def test_a_judgement_is_undone_there(alice: Subscriber, paper: Paper) -> None:

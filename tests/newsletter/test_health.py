@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -388,6 +389,15 @@ def test_the_first_status_of_all_is_a_page_too(client: Client) -> None:
     text = page(client)
     assert "There has been no edition yet." in text
     assert "Everything works." in text
+
+
+def test_the_status_says_that_a_source_was_asked_and_a_file_read(client: Client) -> None:
+    now = timezone.now()
+    for source in ("arxiv", "papers.jsonl"):
+        Harvest.objects.create(source=source, state="done", started_at=now, finished_at=now)
+    text = " ".join(page(client).split())
+    assert re.search(r"<b>arXiv</b></p> <p [^>]*>asked 0", text)
+    assert re.search(r"<b>Files</b></p> <p [^>]*>read 0", text)
 
 
 def test_the_status_counts_readers_and_names_none(client: Client) -> None:
