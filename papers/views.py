@@ -62,11 +62,14 @@ def _day(request: HttpRequest, found: boards.Day) -> HttpResponse:
 
 def day_context(found: boards.Day) -> dict[str, Any]:
     """What the page of a day is given; the curators' preview is given the same."""
+    now = timezone.now()
     return {
         "found": found,
         "edition": found.edition,
-        "today": timezone.now().date(),
+        "today": now.date(),
         "freeze_at": settings.EDITION_FREEZE_AT,
+        "freezes_today": now.time() < settings.EDITION_FREEZE_AT,
+        "top_days": boards.TOP_DAYS,
     }
 
 

@@ -38,6 +38,29 @@ def test_axe_finds_nothing_on_any_page(
     assert not found, "\n".join(f"{name}: {report}" for name, report in found.items())
 
 
+def test_a_phones_first_screen_has_papers_and_the_header_keeps_its_height(
+    browser: Browser, live_server: LiveServer, paths: dict[str, str]
+) -> None:
+    page = browser.new_page(viewport={"width": 375, "height": 800})
+    page.goto(live_server.url)
+    title = page.locator(".papers h2").first.bounding_box()
+    assert title is not None
+    assert title["y"] + title["height"] <= 480
+    for width, most in ((375, 80), (640, 80), (800, 65), (900, 65), (960, 75), (1280, 75)):
+        page.set_viewport_size({"width": width, "height": 800})
+        heights = set()
+        for name in ("the newest day", "the top", "a paper", "searching"):
+            page.goto(live_server.url + paths[name])
+            box = page.locator("header.site").bounding_box()
+            assert box is not None
+            heights.add(box["height"])
+            shown = page.get_by_role("link", name="Search", exact=True).count()
+            shown += page.get_by_role("button", name="Search", exact=True).count()
+            assert shown >= 1, (width, name)
+        assert len(heights) == 1, (width, heights)
+        assert heights.pop() <= most, width
+
+
 def test_nothing_is_wider_than_a_phone(
     browser: Browser, live_server: LiveServer, paths: dict[str, str]
 ) -> None:
