@@ -10,7 +10,7 @@ from typing import Any
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from papers.boards import Count, counts_of
+from papers.boards import Count, counts_by_source
 from papers.growth import Observation, Plot, plot, shown_at
 from papers.models import Edition, EditionPaper, Paper, Signal, Source
 from papers.search import TookTooLong, similar
@@ -50,6 +50,14 @@ class Attribution:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """What a source counted; `url`: its own page of the paper, where people comment."""
+
+    counts: Sequence[Count]
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     number: int
     on: date | None
@@ -64,7 +72,7 @@ class About:
     authors: Sequence[str]
     others: int
     cited: Sequence[str]
-    counts: Sequence[Count]
+    counts: Sequence[Counted]
     plots: Sequence[Plot]
     sources: Sequence[Attribution]
     versions: Sequence[Version]
@@ -81,7 +89,9 @@ def about(paper: Paper) -> About:
         authors=paper.authors[:MOST_AUTHORS],
         others=len(paper.authors[MOST_AUTHORS:]),
         cited=paper.authors[:MOST_CITED],
-        counts=counts_of([paper.pk]).get(paper.pk, []),
+        counts=[
+            Counted(told, _place(told[0].source, paper)[0]) for told in counts_by_source(paper.pk)
+        ],
         plots=[drawn for drawn in plots if drawn is not None],
         sources=_attributions(paper, observed),
         versions=_versions(paper),

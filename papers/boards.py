@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import groupby
 
 from django.core.cache import cache
 from django.db import connection
@@ -28,18 +29,20 @@ COUNTS_KEPT = 600  # seconds that the categories' sizes may be old
 COUNTING = [
     source.value for source in (Source.HUGGING_FACE, Source.LISTING, Source.FILE, Source.PAPERROUND)
 ]
+COUNTERS: list[str] = Signal.Counter.values
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What a paper's counter says now, and by how much it grew within a day (0: not, or unknown).
+    """What a source counted of a paper, and by how much it grew within a day (0: not, or unknown).
 
-    Sources count apart, so of several the largest is taken, of the growth too.
+    Sources count apart: a list shows the largest number of a counter, and whose it is.
     """
 
     counter: str
     value: int
     gained: int = 0
+    source: str = ""
 
     @property
     def unit(self) -> str:
@@ -287,21 +290,38 @@ def _sizes() -> dict[str, int]:
 # --- Counters -------------------------------------------------------------------------------------
 
 
-def counts_of(paper_ids: Iterable[int]) -> dict[int, list[Count]]:
-    """What the sources' counters say now, by paper, in the order of Signal.Counter."""
-    return counts_and_votes(paper_ids)[0]
-
-
 def counts_and_votes(paper_ids: Iterable[int]) -> tuple[dict[int, list[Count]], dict[int, int]]:
-    """The same, and the upvotes of the readers here, which are shown by their own button.
+    """What counters say now, by paper, in the order of Signal.Counter, each as the source that
+    counted most says it; and the upvotes of the readers here, which are shown by their own button.
 
     One question, answered from the index alone however often each paper was counted.
     """
+    found: dict[int, list[Count]] = {}
+    votes: dict[int, int] = {}
+    for paper, told in _newest_counts(paper_ids).items():
+        largest: dict[str, Count] = {}
+        for count in told:
+            if count.source == Source.PAPERROUND:
+                votes[paper] = count.value
+            elif count.counter not in largest or count.value > largest[count.counter].value:
+                largest[count.counter] = count
+        found[paper] = [largest[counter] for counter in COUNTERS if counter in largest]
+    return found, votes
+
+
+def counts_by_source(paper_id: int) -> list[list[Count]]:
+    """What each source elsewhere says of a paper now."""
+    told = _newest_counts([paper_id]).get(paper_id, [])
+    elsewhere = [count for count in told if count.source != Source.PAPERROUND]
+    return [list(counts) for _, counts in groupby(elsewhere, key=lambda count: count.source)]
+
+
+def _newest_counts(paper_ids: Iterable[int]) -> dict[int, list[Count]]:
+    """By paper, in the order of the sources, then of the counters."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            SELECT paper, counted, named = 'paperround', max(newest.value),
-                max(newest.value - before.value)
+            SELECT paper, counted, newest.value, newest.value - before.value, named
             FROM unnest(%(papers)s::bigint[]) AS paper
             CROSS JOIN unnest(%(counters)s::text[]) AS counted
             CROSS JOIN unnest(%(sources)s::text[]) AS named
@@ -318,22 +338,18 @@ def counts_and_votes(paper_ids: Iterable[int]) -> tuple[dict[int, list[Count]], 
                     AND signal.observed_at <= %(day_ago)s
                 ORDER BY signal.observed_at DESC LIMIT 1
             ) AS before ON true
-            GROUP BY paper, counted, named = 'paperround'
             """,
             {
                 "papers": list(paper_ids),
-                "counters": Signal.Counter.values,
+                "counters": COUNTERS,
                 "sources": COUNTING,
                 "day_ago": timezone.now() - GROWTH_SPAN,
             },
         )
         rows = cursor.fetchall()
-    order = list(Signal.Counter.values)
     found: dict[int, list[Count]] = {}
-    votes: dict[int, int] = {}
-    for paper, counter, here, value, gained in sorted(rows, key=lambda row: order.index(row[1])):
-        if here:
-            votes[paper] = value
-        else:
-            found.setdefault(paper, []).append(Count(counter, value, max(gained or 0, 0)))
-    return found, votes
+    for paper, counter, value, gained, source in sorted(
+        rows, key=lambda row: (COUNTING.index(row[4]), COUNTERS.index(row[1]))
+    ):
+        found.setdefault(paper, []).append(Count(counter, value, max(gained or 0, 0), source))
+    return found

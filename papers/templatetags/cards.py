@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from html import escape
@@ -11,13 +12,29 @@ from django import template
 from django.urls import get_script_prefix, reverse
 from django.utils.safestring import SafeString, mark_safe
 
+from papers.about import Counted
 from papers.abstracts import key_sentence
-from papers.boards import Count
+from papers.boards import Card, Category, Count
+from papers.models import Source
 
 register = template.Library()
 
 MOST_AUTHORS = 3  # named on a card; of more, the first and the last one
 MOST_FIELDS = 3
+# Where sources count, as it stands behind a number.
+PLACES: dict[str, str] = {
+    Source.HUGGING_FACE: "on Hugging Face",
+    Source.LISTING: "in a listing",
+    Source.FILE: "in a file",
+}
+SITES = {
+    "arxiv.org": "arXiv",
+    "biorxiv.org": "bioRxiv",
+    "doi.org": "its publisher’s site",
+    "huggingface.co": "Hugging Face",
+    "medrxiv.org": "medRxiv",
+    "openreview.net": "OpenReview",
+}
 SAFE = "/~:@!$&()*+,;="  # what a path may hold as it is
 
 
@@ -26,29 +43,69 @@ def _start(page: str, prefix: str) -> str:
     return reverse(page, args=["x"])[:-1]
 
 
-def link(page: str, name: str) -> str:
+def link(page: str, name: str, text: str = "") -> str:
     """The link to an author's or a category's page, safe to stand in HTML."""
-    return _link(page, name, get_script_prefix())
+    return _link(page, name, text or name, get_script_prefix())
 
 
 @lru_cache(maxsize=8192)
-def _link(page: str, name: str, prefix: str) -> str:
+def _link(page: str, name: str, text: str, prefix: str) -> str:
     """Put together by hand: a page has hundreds of them, `reverse` takes its time for each, and
     refuses a name with a line break in it."""
     address = _start(page, prefix) + quote(name, safe=SAFE)
-    return f'<a href="{escape(address)}">{escape(name)}</a>'
+    return f'<a href="{escape(address)}">{escape(text)}</a>'
+
+
+def short(value: int) -> str:
+    """ "965", "6.0k", "12k", "1.2M"."""
+    if value < 1_000:
+        return str(value)
+    if value < 999_500:
+        return f"{value / 1_000:.{int(value < 9_950)}f}k"
+    return f"{value / 1_000_000:.1f}M"
 
 
 @register.filter
 def counted(counts: Sequence[Count]) -> SafeString:
-    """ "41 upvotes +12", each counter by itself; what it gained is of the last day."""
+    """ "41 upvotes on Hugging Face +12", each counter by itself; what it gained is of the last day.
+
+    Upvotes say whose they are, for the readers here have their own beside them.
+    """
     return mark_safe(  # noqa: S308
         "".join(
-            f"<span>{count.value} {count.unit}"
-            + (f" <b>+{count.gained}</b></span>" if count.gained else "</span>")
+            f"<p>{short(count.value)} {count.unit}"
+            + (f" {PLACES[count.source]}" if count.counter == "upvotes" else "")
+            + (f" <b>+{short(count.gained)}</b></p>" if count.gained else "</p>")
             for count in counts
         )
     )
+
+
+@register.filter
+def told(counted: Counted) -> SafeString:
+    """ "41 upvotes +12, 3 comments on Hugging Face": all that one source counted, in full."""
+    parts = []
+    for count in counted.counts:
+        part = f"{count.value} {count.unit}"
+        if count.counter == "comments" and counted.url:
+            part = f'<a href="{escape(counted.url)}">{part}</a>'
+        parts.append(part + (f" <b>+{count.gained}</b>" if count.gained else ""))
+    place = PLACES[counted.counts[0].source]
+    return mark_safe(f"<span>{', '.join(parts)} {place}</span>")  # noqa: S308
+
+
+@register.filter
+def all_new(cards: Sequence[Card]) -> bool:
+    """Whether "New" would stand at each of several papers, and so say nothing."""
+    return len(cards) > 1 and all(card.paper.is_new for card in cards)
+
+
+@register.filter
+def view_at(address: str) -> str:
+    """What the link to a paper's own page elsewhere says."""
+    host = re.match(r"https?://(?:www\.)?([^/?#]+)", address.lower())
+    name = host and SITES.get(host[1])
+    return f"View on {name}" if name else "Source"
 
 
 @register.filter
@@ -76,6 +133,13 @@ def fields(codes: Sequence[str]) -> SafeString:
 @register.filter
 def field_link(code: str) -> SafeString:
     return mark_safe(link("category", code))  # noqa: S308
+
+
+@register.filter
+def category_link(category: Category) -> SafeString:
+    """Its code and its name, one link."""
+    text = f"{category.code} {category.name}".strip()
+    return mark_safe(link("category", category.code, text))  # noqa: S308
 
 
 @register.filter

@@ -21,6 +21,7 @@ from newsletter.models import Subscriber
 from papers.ingest import ingest
 from papers.models import Edition, EditionPaper, Paper
 from papers.sources import PaperRecord
+from papers.templatetags.cards import short
 from tests.factories import MORNING, TODAY, make_frozen_edition, make_paper, make_signal
 
 pytestmark = pytest.mark.django_db
@@ -45,8 +46,14 @@ def headings(body: str) -> list[str]:
     return re.findall(r"<h2><a [^>]*>([^<]*)</a></h2>", body)
 
 
-def test_before_the_first_edition_the_front_page_says_welcome(client: Client) -> None:
-    assert "The first list of papers is not out yet" in page(client, "/")
+@pytest.mark.parametrize(("hour", "said"), [(3, "today at 04:00"), (5, "tomorrow at 04:00")])
+def test_before_the_first_edition_the_front_page_says_welcome_and_when_it_comes(
+    client: Client, hour: int, said: str
+) -> None:
+    with time_machine.travel(datetime(2026, 11, 20, hour, tzinfo=UTC), tick=False):
+        body = page(client, "/")
+    assert "The first list of papers is not out yet" in body
+    assert f"gathered here: next {said} UTC" in body
 
 
 def test_the_front_page_is_the_newest_edition_that_is_settled(client: Client) -> None:
@@ -139,12 +146,32 @@ def test_the_newest_counters_of_a_paper_are_shown(client: Client) -> None:
     assert "7 upvotes" not in body
 
 
-def test_of_two_sources_of_a_counter_the_larger_one_is_shown(client: Client) -> None:
-    paper = make_paper()
-    make_signal(paper, 40, observed_at=datetime(2026, 11, 19, tzinfo=UTC))
-    later = datetime(2026, 11, 20, tzinfo=UTC)
-    paper.signals.create(source="listing", counter="upvotes", value=7, observed_at=later)
-    assert "40 upvotes" in page(client, paper.get_absolute_url())
+def test_of_two_sources_of_a_counter_lists_show_the_larger_and_whose_it_is_a_paper_both(
+    client: Client,
+) -> None:
+    paper = make_paper(arxiv_id="2611.00001")
+    make_signal(paper, 6, observed_at=datetime(2026, 11, 18, tzinfo=UTC))
+    make_signal(paper, 7, observed_at=datetime(2026, 11, 20, tzinfo=UTC))
+    make_signal(paper, 2, counter="comments", observed_at=datetime(2026, 11, 20, tzinfo=UTC))
+    for counter, value in (("upvotes", 40), ("stars", 5_965), ("comments", 1)):
+        paper.signals.create(source="file", counter=counter, value=value, observed_at=MORNING)
+    make_frozen_edition(paper, day=TODAY)
+    card = page(client, "/")
+    assert "<p>40 upvotes in a file</p><p>2 comments</p><p>6.0k stars</p>" in card
+    body = page(client, paper.get_absolute_url())
+    where = "https://huggingface.co/papers/2611.00001"
+    told = f'7 upvotes <b>+1</b>, <a href="{where}">2 comments</a> on Hugging Face'
+    assert f"<span>{told}</span>" in body
+    assert "<span>40 upvotes, 1 comment, 5965 stars in a file</span>" in body
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0, "0"), (999, "999"), (1_000, "1.0k"), (5_965, "6.0k"), (9_949, "9.9k"), (9_950, "10k"),
+     (999_499, "999k"), (999_500, "1.0M"), (2**31 - 1, "2147.5M")],
+)  # fmt: skip
+def test_large_counters_are_short_on_cards(value: int, shown: str) -> None:
+    assert short(value) == shown
 
 
 def test_pages_set_no_cookie_and_hold_a_form_that_starts_a_sign_up() -> None:
@@ -266,6 +293,11 @@ def test_a_day_without_a_list_leads_to_those_beside_it(client: Client) -> None:
     assert 'href="/papers/2026-11-19"' in body
 
 
+def test_a_days_page_leads_to_submitting_a_paper(client: Client) -> None:
+    make_frozen_edition(make_paper(), day=TODAY)
+    assert '<a href="/submit/">Submit a paper</a>' in page(client, "/")
+
+
 def test_todays_page_says_when_its_list_comes(client: Client) -> None:
     make_frozen_edition(make_paper(), day=TODAY - timedelta(days=1))
     answer = client.get(f"/papers/{TODAY}")
@@ -351,6 +383,30 @@ def test_a_board_has_each_paper_once_most_upvotes_first(client: Client) -> None:
         assert headings(page(client, path)) == ["More", "Many", "Few", "None"]
 
 
+@pytest.mark.parametrize(
+    ("path", "tab", "menu"),
+    [
+        ("/", "Day", 'aria-current="page">Papers<'),
+        ("/papers/2026-11-20", "Day", 'aria-current="true">Papers<'),
+        ("/papers/week/2026-W47", "Week", 'aria-current="true">Papers<'),
+        ("/papers/month/2026-11", "Month", 'aria-current="true">Papers<'),
+        ("/papers/top", "30 days", 'aria-current="page">Top<'),
+    ],
+)
+def test_one_line_leads_from_each_period_to_the_others(
+    client: Client, path: str, tab: str, menu: str
+) -> None:
+    make_frozen_edition(make_paper(), day=TODAY)
+    body = page(client, path)
+    [tabs] = re.findall(r'<nav class="tabs".*?</nav>', body, re.S)
+    assert re.findall(r'href="([^"]+)"', tabs) == [
+        "/", "/papers/week/2026-W47", "/papers/month/2026-11", "/papers/top",
+    ]  # fmt: skip
+    assert re.findall(r">([^<>\n]+)</a>", tabs) == ["Day", "Week", "Month", "30 days"]
+    assert re.findall(r'aria-current="true">([^<]+)<', tabs) == [tab]
+    assert menu in body
+
+
 def test_the_top_are_the_last_thirty_days(client: Client) -> None:
     make_frozen_edition(make_paper("In time"), day=TODAY - timedelta(days=29))
     make_frozen_edition(make_paper("Too old"), day=TODAY - timedelta(days=30))
@@ -384,7 +440,7 @@ def test_counters_are_the_newest_and_say_what_a_day_brought(client: Client) -> N
     make_signal(paper, 1, counter="comments", observed_at=MORNING - timedelta(hours=1))
     make_frozen_edition(paper, day=TODAY)
     body = page(client, "/")
-    assert "<span>41 upvotes <b>+29</b></span><span>1 comment</span>" in body
+    assert "<p>41 upvotes on Hugging Face <b>+29</b></p><p>1 comment</p>" in body
 
 
 def test_a_paper_is_new_for_a_day(client: Client) -> None:
@@ -394,6 +450,13 @@ def test_a_paper_is_new_for_a_day(client: Client) -> None:
     for title, is_new in zip(headings(body), (True, True, False), strict=True):
         [card] = re.findall(rf"<article>(?:(?!<article>).)*>{title}<.*?</article>", body, re.S)
         assert ('class="mark">New<' in card) is is_new
+
+
+def test_what_is_new_is_not_said_where_every_paper_is(client: Client) -> None:
+    make_paper("Today's")
+    assert 'class="mark">New<' in page(client, "/authors/Ada Alvarez").split("</ol>")[0]
+    make_paper("Another of today's")
+    assert 'class="mark">New<' not in page(client, "/authors/Ada Alvarez").split("</ol>")[0]
 
 
 # --- Authors and categories -----------------------------------------------------------------------
@@ -462,9 +525,9 @@ def test_all_categories_are_named_with_their_sizes(client: Client) -> None:
     make_paper(categories=["cs.LG", "zoo"])
     make_paper(categories=["cs.LG"])
     body = page(client, "/categories/")
-    assert re.search(r">cs.LG</a> Machine Learning <span[^>]*>2<", body)
+    assert re.search(r"<li><a [^>]*>cs.LG Machine Learning</a>&nbsp;<span[^>]*>2<", body)
     assert re.search(r">zoo</a>", body)
-    assert ">quant-ph</a>" in body
+    assert re.search(r'<li class="none"><a [^>]*>quant-ph Quantum Physics</a></li>', body)
 
 
 # --- A paper --------------------------------------------------------------------------------------
@@ -507,6 +570,23 @@ def test_of_thousands_of_authors_the_first_stand_above_the_abstract_and_all_belo
     few = page(client, make_paper("Few", authors=names[:20]).get_absolute_url())
     assert few.count(names[19]) == 2  # for reading and for programs that cite
     assert "<summary>All" not in few
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("", "View on arXiv"),
+        ("http://www.arxiv.org/abs/2611.00001", "View on arXiv"),
+        ("https://openreview.net/forum?id=x", "View on OpenReview"),
+        ("https://arxiv.org.example/x", "Source"),
+        ("https://[", "Source"),
+    ],
+)
+def test_the_link_to_a_papers_own_page_names_its_site(
+    client: Client, address: str, said: str
+) -> None:
+    paper = make_paper(arxiv_id="2611.00001", url=address)
+    assert f">{said}</a>" in page(client, paper.get_absolute_url())
 
 
 def test_a_withdrawn_papers_page_says_so(client: Client) -> None:
