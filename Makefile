@@ -53,9 +53,9 @@ $(STAMP): requirements-dev.lock
 demo: setup ## the whole service on this machine; ONCE=1: one day and end; PAPERS=path: papers from a file
 	@$(PYTHON) manage.py demo $(if $(filter-out 0,$(ONCE)),--once) $${PAPERS:+--papers "$$PAPERS"}
 
-test: setup ## run the tests; ARGS='-k name -x' goes to pytest
+test: setup ## run the tests, in two processes; ARGS='-k name -x' goes to pytest
 	@tests/browser/install_browser.sh
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTHON) -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: setup ## style, types, import rules, migrations, production settings
 	$(PYTHON) -m ruff check .

@@ -18,8 +18,9 @@ os.environ.update(
         "DEBUG": "0",
         "SECRET_KEY": "only-for-tests-and-long-enough-to-sign-every-link-in-them",
         "ADDRESS_HASH_KEY": "only-for-tests-and-long-enough-to-hash-every-address",
-        # The development machine's Redis is shared: these keep its keys and its worker apart.
-        "REDIS_KEY_PREFIX": "paperround-test:",
+        # The development machine's Redis is shared: these keep its keys and its worker apart, and
+        # those of each process that pytest-xdist divides the tests among.
+        "REDIS_KEY_PREFIX": f"paperround-test-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}:",
         # No test leaves this machine: nobody listens there.
         "HARVEST_SOURCES": "",
         "ARXIV_OAI_URL": "http://127.0.0.1:9/oai",
