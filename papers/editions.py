@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, time, timedelta
 import numpy as np
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 from numpy.typing import NDArray
 
@@ -69,9 +69,18 @@ def candidates_for(day: date) -> QuerySet[Paper]:
     """Papers listed up to `day`, at most EDITION_WINDOW_DAYS back, in no settled edition; none that
     its source took back."""
     since = day - timedelta(days=settings.EDITION_WINDOW_DAYS - 1)
-    taken = EditionPaper.objects.filter(edition__in=Edition.objects.settled()).values("paper")
     listed = Paper.objects.filter(listing_day__range=(since, day), withdrawn_on=None)
-    return listed.exclude(pk__in=taken)
+    return listed.exclude(_carried("pk"))
+
+
+def _carried(paper: str) -> Exists:
+    """Whether a settled edition has the paper named by a field.
+
+    Asked of each paper by the index: as `IN (SELECT …)`, PostgreSQL goes through all editions that
+    ever were, for each paper anew once it takes them not to fit in memory.
+    """
+    settled = Edition.objects.settled()
+    return Exists(EditionPaper.objects.filter(paper=OuterRef(paper), edition__in=settled))
 
 
 def next_day(now: datetime) -> date:
@@ -148,12 +157,11 @@ def _collect(edition: Edition, now: datetime) -> None:
         record(edition, f"Listed {_papers(more)} that had come in.")
     # A paper that another day's edition has carried meanwhile, or that its source took back, is no
     # candidate any more.
-    elsewhere = EditionPaper.objects.filter(edition__in=Edition.objects.settled())
-    _, gone = edition.candidates.filter(
-        Q(paper__in=elsewhere.values("paper")) | Q(paper__withdrawn_on__isnull=False)
-    ).delete()
-    if fewer := gone.get("papers.EditionPaper", 0):
-        record(edition, f"Took {_papers(fewer)} off: carried by another edition, or withdrawn.")
+    gone = edition.candidates.filter(_carried("paper") | Q(paper__withdrawn_on__isnull=False))
+    if fewer := list(gone.values_list("pk", flat=True)):
+        EditionPaper.objects.filter(pk__in=fewer).delete()
+        taken_off = _papers(len(fewer))
+        record(edition, f"Took {taken_off} off: carried by another edition, or withdrawn.")
     _score(edition, now)
 
 
