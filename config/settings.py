@@ -7,9 +7,13 @@ manage.py has started a private server and turned DEBUG on: that is a developmen
 from __future__ import annotations
 
 import json
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import django_stubs_ext
@@ -18,7 +22,29 @@ from django.core.exceptions import ImproperlyConfigured
 
 django_stubs_ext.monkeypatch()  # ModelAdmin[Paper] is a type for mypy; this makes it run
 
-env = environ.Env()
+
+@contextmanager
+def _named(variable: str) -> Iterator[None]:
+    """Say of which variable an error is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{variable} cannot be read: {error}.") from None
+
+
+class Env(environ.Env):  # type: ignore[misc]  # it has no types
+    def get_value(self, var: str, *args: Any, **kwargs: Any) -> Any:
+        with _named(var):
+            return super().get_value(var, *args, **kwargs)
+
+    def bool(self, var: str, default: bool = False) -> bool:
+        text = self.str(var, default=str(default)).strip().lower()
+        if text not in (*self.BOOLEAN_TRUE_STRINGS, "", "false", "off", "n", "no", "0"):
+            raise ImproperlyConfigured(f"{var} must be on or off, not {text!r}.")
+        return text in self.BOOLEAN_TRUE_STRINGS
+
+
+env = Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"
 
@@ -54,7 +80,7 @@ if DEBUG:
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[SITE_URL])
 
 # --- The daily run --------------------------------------------------------------------------------
-EDITION_FREEZE_AT = time.fromisoformat(env.str("EDITION_FREEZE_AT", default="04:00"))  # UTC
+EDITION_FREEZE_AT = env.get_value("EDITION_FREEZE_AT", cast=time.fromisoformat, default=time(4))
 EDITION_WINDOW_DAYS = env.int("EDITION_WINDOW_DAYS", default=3)
 DEFAULT_TIME_ZONE = env.str("DEFAULT_TIME_ZONE", default="UTC")
 DEFAULT_SEND_HOUR = env.int("DEFAULT_SEND_HOUR", default=7)
@@ -109,7 +135,8 @@ OPERATOR_ADDRESSES = env.list(
 BOUNCE_ADDRESS = env.str("BOUNCE_ADDRESS", default="")
 LIST_ID = env.str("LIST_ID", default=f"daily.{SITE_HOST}")
 DEV_INBOX = Path(env.str("DEV_INBOX", default=str(VAR_DIR / "inbox")))
-mail_server = env.email("EMAIL_URL", default="smtp://localhost:25")
+with _named("EMAIL_URL"):
+    mail_server = env.email("EMAIL_URL", default="smtp://localhost:25")
 if DEBUG and "EMAIL_URL" not in os.environ:
     mail_server["EMAIL_BACKEND"] = "newsletter.inbox.MaildirBackend"
 elif mail_server["EMAIL_BACKEND"] == "django.core.mail.backends.smtp.EmailBackend":
@@ -204,7 +231,11 @@ TEMPLATES = [
         },
     }
 ]
-DATABASES = {"default": {**env.db("DATABASE_URL"), "CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}}
+if urlsplit(env.str("DATABASE_URL")).scheme not in ("postgres", "postgresql"):
+    raise ImproperlyConfigured("DATABASE_URL must be postgres://user:password@host:port/name.")
+with _named("DATABASE_URL"):
+    database = env.db("DATABASE_URL")
+DATABASES = {"default": {**database, "CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -254,6 +285,8 @@ SILENCED_SYSTEM_CHECKS = [
 # --- Celery ---------------------------------------------------------------------------------------
 REDIS_KEY_PREFIX = env.str("REDIS_KEY_PREFIX", default="paperround:")
 CELERY_BROKER_URL = env.str("REDIS_URL")
+if urlsplit(CELERY_BROKER_URL).scheme not in ("redis", "rediss"):
+    raise ImproperlyConfigured("REDIS_URL must be redis://host:port/number, or rediss:// with TLS.")
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "global_keyprefix": REDIS_KEY_PREFIX,
     "visibility_timeout": 3600,
@@ -272,6 +305,9 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_PUBLISH_RETRY = False  # a page never waits for Redis: the next tick heals
 
 # --- Logging: ids, never addresses ----------------------------------------------------------------
+log_level = env.str("LOG_LEVEL", default="INFO").upper()
+if log_level not in (levels := logging.getLevelNamesMapping()):
+    raise ImproperlyConfigured(f"LOG_LEVEL must be one of {', '.join(levels)}.")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -280,5 +316,5 @@ LOGGING = {
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["tokens"]}
     },
-    "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
+    "root": {"handlers": ["console"], "level": log_level},
 }
