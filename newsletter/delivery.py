@@ -13,7 +13,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import takewhile
@@ -28,7 +28,7 @@ from newsletter import mail, provider, sending
 from newsletter.addresses import address_hash
 from newsletter.bounces import Class, clean, without_addresses
 from newsletter.models import Delivery, SendingPause, Subscriber, Suppression
-from papers.locks import Lock
+from papers.locks import Lock, held
 from papers.models import Edition
 
 log = logging.getLogger(__name__)
@@ -209,21 +209,9 @@ def recover(now: datetime) -> int:
 def turn() -> Iterator[bool]:
     """Whether this process may be one of the SEND_PROCESSES that send at once, until the end of the
     block. The workers' others are free for whatever else is due."""
-    number = next(filter(_try_turn, range(max(settings.SEND_PROCESSES, 1))), None)
-    try:
-        yield number is not None
-    finally:
-        # A connection that broke has given the lock back.
-        if number is not None and connection.is_usable():
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_unlock(%s, %s)", [Lock.SEND, number])
-
-
-def _try_turn(number: int) -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [Lock.SEND, number])
-        (got,) = cursor.fetchone()
-    return bool(got)
+    with ExitStack() as stack:
+        numbers = range(max(settings.SEND_PROCESSES, 1))
+        yield any(stack.enter_context(held(Lock.SEND, number)) for number in numbers)
 
 
 def more_is_ready(now: datetime) -> bool:

@@ -16,7 +16,7 @@ from itertools import chain
 
 import numpy as np
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
@@ -24,7 +24,7 @@ from newsletter.models import Feedback, Interest, RankingModel, Subscriber
 from newsletter.recommender.profiles import SparseView
 from newsletter.recommender.ranking import Ranker, Views, Whitening, coreading
 from papers import embeddings
-from papers.locks import Lock
+from papers.locks import Lock, held
 from papers.models import Embedding, Paper
 
 log = logging.getLogger(__name__)
@@ -82,15 +82,8 @@ def fit_due(now: datetime) -> RankingModel | None:
         outdated = aged or _vectors_changed(newest)
     if not outdated:
         return None
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s)", [LOCK])
-        (alone,) = cursor.fetchone()
-        if not alone:
-            return None
-        try:
-            return fit()
-        finally:
-            cursor.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
+    with held(LOCK) as alone:
+        return fit() if alone else None
 
 
 def _vectors_changed(model: RankingModel) -> bool:

@@ -13,7 +13,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 
 from papers import encoders
 from papers.encoders import Encoder, EncoderError
-from papers.locks import Lock
+from papers.locks import Lock, held
 from papers.models import Embedding, Paper
 
 log = logging.getLogger(__name__)
@@ -128,7 +127,7 @@ def encode_pending(
         EncoderError: there is no encoder in ENCODER_DIR, or it cannot be used.
     """
     end = None if seconds is None else time.monotonic() + seconds
-    with _alone() as alone:
+    with held(LOCK) as alone:
         if not alone:
             return Progress(0, 0, busy=True)
         # Before the encoder is opened, which takes half a second: most minutes there is nothing.
@@ -155,21 +154,6 @@ def encode_pending(
         if left == 0 and configured_identity() == current.identity:
             retire_others(current.identity)
         return Progress(encoded, left)
-
-
-@contextmanager
-def _alone() -> Iterator[bool]:
-    """Whether this process may encode; it keeps the others out until the end of the block."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s)", [LOCK])
-        (got,) = cursor.fetchone()
-    try:
-        yield got
-    finally:
-        # A connection that broke has given the lock back.
-        if got and connection.is_usable():
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
 
 
 def _batches(waiting: QuerySet[Paper], limit: int | None, put_off: set[int]) -> Iterator[list[int]]:

@@ -20,7 +20,7 @@ from pytest_django import Settings
 
 from newsletter import health, status
 from newsletter.models import Alert
-from papers import checks, embeddings, harvesting, ingest, politeness
+from papers import checks, harvesting, ingest, politeness
 from papers.harvesting import (
     FEED,
     AlreadyRunning,
@@ -31,6 +31,7 @@ from papers.harvesting import (
     harvest_due,
     pull,
 )
+from papers.locks import Lock, held
 from papers.models import Harvest, Paper, Signal, SourceAnswer, SourceHost, SourceRecord
 from papers.sources import Refused
 from papers.sources.recorded import Behaviour, Recorded, Saved
@@ -469,7 +470,7 @@ def test_who_comes_while_another_looks_is_sent_away_and_does_not_wait() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_encoding_holds_no_harvest_up() -> None:
     found: list[str] = []
-    with embeddings._alone() as alone:
+    with held(Lock.ENCODE) as alone:
         assert alone
         elsewhere(lambda: found.append(begin(CS, NOON).source))
     assert found == ["arxiv"]
