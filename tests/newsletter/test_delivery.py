@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 import time_machine
+from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, User
 from django.db import IntegrityError, connection, transaction
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -834,3 +835,39 @@ def test_the_few_that_are_in_trouble_are_found_without_all_the_others() -> None:
         rows = Delivery.objects.filter(state=state)
         assert rows_touched(rows.order_by("-id")[:100]) <= 100
         assert rows_touched(rows.filter(handed_over_at__lte=timezone.now())) <= 100
+
+
+def test_operators_find_a_delivery_by_its_uuid_and_by_the_whole_address(client: Client) -> None:
+    many_deliveries(1500)
+    analyse(Delivery, Subscriber)
+    wanted = Delivery.objects.select_related("subscriber").order_by("pk")[1000]
+    client.force_login(User.objects.create_superuser("olga"))
+    model_admin = admin.site.get_model_admin(Delivery)
+    request = RequestFactory().get("/")
+    address = wanted.subscriber.address
+    for words in (str(wanted.uuid), wanted.uuid.hex.upper(), address.upper(), f" {address} "):
+        rows, _ = model_admin.get_search_results(request, Delivery.objects.order_by("-id"), words)
+        assert list(rows) == [wanted]
+        assert rows_touched(rows) <= 50
+    for words in ("r1000", "%", "'", "r1000@example.org r1001@example.org"):
+        shown = client.get("/admin/newsletter/delivery/", {"q": words}).content.decode()
+        assert "0 deliveries" in shown
+
+
+def test_operators_find_the_events_of_a_delivery_by_its_uuid(client: Client) -> None:
+    many_deliveries(1000)
+    now = timezone.now()
+    DeliveryEvent.objects.bulk_create(
+        DeliveryEvent(kind="delivered", delivery=one, content_digest=str(one.uuid), occurred_at=now)
+        for one in Delivery.objects.all()
+    )
+    analyse(Delivery, DeliveryEvent)
+    client.force_login(User.objects.create_superuser("olga"))
+    wanted = DeliveryEvent.objects.earliest("pk")
+    model_admin = admin.site.get_model_admin(DeliveryEvent)
+    request, events = RequestFactory().get("/"), DeliveryEvent.objects.order_by("-id")
+    rows, _ = model_admin.get_search_results(request, events, f" {wanted.content_digest.upper()}")
+    assert list(rows) == [wanted]
+    assert rows_touched(rows) <= 10
+    shown = client.get("/admin/newsletter/deliveryevent/", {"q": "delivered"}).content.decode()
+    assert "0 delivery events" in shown
