@@ -32,6 +32,7 @@ State = Delivery.State
 
 WEIGHTS = {Kind.SAVE: 1.0, Kind.MORE: 1.0, Kind.CLICK: 0.3, Kind.LESS: -1.0}
 HALF_LIFE = timedelta(days=180)  # of a judgement: newer counts more
+LOOK_BACK = timedelta(days=7)  # of who skips days: how far editions are joined
 SENTENCE_CHUNK = 256  # picks whose sentences are compared at a time, which the cache holds
 CLOSENESS = {Kind.SAVE: Reason.SAVED, Kind.MORE: Reason.LIKED, Kind.CLICK: Reason.LIKED}
 
@@ -309,14 +310,17 @@ class Batch:
             edition=self.edition
         )
         if others := dict(elsewhere.values_list("edition", "edition__day").distinct()):
-            days = others.values()
-            # A mail that joins editions may have shown what an older one than its own carried.
-            joins = Q(editions_from__lte=max(days), edition__day__gte=min(days))
+            # A mail that joins editions may have shown what an older one than its own carried. The
+            # few editions that can have are named, for else all mails of these readers are read.
+            reach = range(LOOK_BACK.days + 1)
+            days = {day + timedelta(days=later) for day in others.values() for later in reach}
+            near = Edition.objects.filter(day__in=days).exclude(pk=self.edition.pk)
             shown = Delivery.objects.filter(
-                Q(edition__in=list(others)) | joins,
+                Q(edition__in=list(others)) | Q(editions_from__lte=max(others.values())),
+                edition__in=list(near),
                 subscriber__in=list(self.place),
                 state__in=SHOWN,
-            ).exclude(edition=self.edition)
+            )
             old_ids = PaperAlias.objects.filter(paper__in=list(papers))
             names = papers | {old.pk: papers[old.paper_id] for old in old_ids}
             for subscriber, ids in shown.values_list("subscriber", "paper_ids"):

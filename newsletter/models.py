@@ -469,8 +469,23 @@ class Delivery(models.Model):
             ),
         ]  # fmt: skip
         indexes = [
+            # In the order of the queue. By another one PostgreSQL would rather walk all that ever
+            # was sent, where it has counted the rows while many were planned.
             models.Index(
-                fields=["not_before", "id"], condition=Q(state="planned"), name="delivery_planned"
+                fields=["id"],
+                include=["not_before"],
+                condition=Q(state="planned"),
+                name="delivery_queue",
+            ),
+            # What needs a person, or UNKNOWN_OUTCOME: few among all.
+            models.Index(
+                fields=["state", "id"],
+                condition=Q(
+                    state__in=[
+                        "unknown", "failed", "bounced", "complained", "expired", "suppressed",
+                    ]
+                ),
+                name="delivery_trouble",
             ),
             models.Index(
                 fields=["lease_until"],
@@ -487,7 +502,7 @@ class Delivery(models.Model):
             models.Index(
                 fields=["provider_id"], condition=~Q(provider_id=""), name="delivery_provider_id"
             ),
-        ]
+        ]  # fmt: skip
 
     def __str__(self) -> str:
         return str(self.uuid)

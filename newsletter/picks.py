@@ -16,7 +16,7 @@ from django.db import connection, transaction
 from django.db.models import Max
 
 from newsletter import schedule
-from newsletter.batch import Batch, Reader
+from newsletter.batch import LOOK_BACK, Batch, Reader
 from newsletter.candidates import today
 from newsletter.models import Delivery, Subscriber
 from papers import editions
@@ -31,7 +31,6 @@ ALL_SHOWN = "Every paper of this day was hidden, muted or shown to this reader b
 NOT_CLOSE_OF_DAYS = NOT_CLOSE.replace("this day", "these days")
 ALL_SHOWN_OF_DAYS = ALL_SHOWN.replace("this day", "these days")
 
-LOOK_BACK = timedelta(days=7)  # of who skips days
 CLOCK_SKEW = timedelta(minutes=5)  # between machines; what is planned later than that was not now
 
 # The editions that somebody chooses from, the newest first: it is the mail's.

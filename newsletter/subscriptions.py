@@ -101,7 +101,7 @@ def subscribe(
     with transaction.atomic():
         new = Subscriber(address=address, mailbox_key=mailbox_key(address))
         Subscriber.objects.bulk_create([new], ignore_conflicts=True)
-        subscriber = _spelled(address).select_for_update().get()
+        subscriber = spelled(address).select_for_update().get()
         may_change = subscriber.state in (State.PENDING, State.UNSUBSCRIBED)
         if may_change:
             subscriber.state = State.PENDING
@@ -436,9 +436,7 @@ def export(subscriber: Subscriber) -> dict[str, Any]:
             for one in deliveries
         ],
         "mail_events": list(
-            DeliveryEvent.objects.filter(
-                Q(delivery__subscriber=subscriber) | Q(address_hash=hashed)
-            )
+            DeliveryEvent.objects.filter(pk__in=_told_of(subscriber, hashed))
             .order_by("id")
             .values("kind", "cause", "source", "detail", "occurred_at")
         ),
@@ -451,6 +449,14 @@ def export(subscriber: Subscriber) -> dict[str, Any]:
             Suppression.objects.filter(address_hash=hashed).values("reason", "created_at")
         ),
     }  # fmt: skip
+
+
+def _told_of(subscriber: Subscriber, hashed: str) -> QuerySet[DeliveryEvent, Any]:
+    """The events of a reader's mails, and those that name the address alone. Each by its own way:
+    with an OR over two tables, PostgreSQL reads both from end to end."""
+    told = DeliveryEvent.objects.order_by().values("pk")
+    of_mails = told.filter(delivery__in=subscriber.deliveries.values("pk"))
+    return of_mails.union(told.filter(address_hash=hashed))
 
 
 def _named(paper: Paper) -> dict[str, Any]:
@@ -487,7 +493,7 @@ def bring_in(
         raise ValueError("is suppressed and must not be mailed")
     now = timezone.now()
     with transaction.atomic():
-        if _spelled(address).exists():
+        if spelled(address).exists():
             return False
         subscriber = Subscriber(
             address=address,
@@ -507,7 +513,7 @@ def bring_in(
     return True
 
 
-def _spelled(address: str) -> QuerySet[Subscriber]:
+def spelled(address: str) -> QuerySet[Subscriber]:
     """Who has this address, whatever its case, found by the index that keeps it unique."""
     folded = Subscriber.objects.alias(folded=Lower("address"))
     return folded.filter(folded=address.lower())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from copy import copy
 from datetime import date
 from pathlib import PurePath
@@ -23,14 +24,16 @@ from django.db.models import (
     IntegerField,
     Model,
     OrderBy,
+    OuterRef,
     QuerySet,
+    Subquery,
     TextField,
     URLField,
     Value,
     When,
 )
 from django.db.models.fields.json import KT
-from django.db.models.functions import Cast
+from django.db.models.functions import Cast, Coalesce
 from django.forms import BaseModelFormSet, ModelForm
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, redirect, render
@@ -43,6 +46,7 @@ from django.views.decorators.http import require_POST
 
 from papers import boards, editions, harvesting, ingest, notes, paths  # noqa: F401  (paths registers <day:…>)
 from papers.categories import CATEGORY_NAMES
+from papers.ingest import storable
 from papers.models import (
     MOST_PINS,
     Edition,
@@ -53,6 +57,7 @@ from papers.models import (
     Source,
     SourceRecord,
 )
+from papers.search import saying
 from papers.sources.identifiers import normalise_arxiv_id, normalise_doi
 from papers.views import day_context
 
@@ -171,10 +176,28 @@ class PaperAdmin(admin.ModelAdmin[Paper]):
     list_display = ("title", "arxiv_id", "listing_day", "sources")
     list_filter = ("listing_day",)
     search_fields = ("title", "arxiv_id", "doi", "abstract")
+    search_help_text = (
+        "Whole words of title, authors or abstract: of many papers, those that came last. Or an "
+        "arXiv id or a DOI."
+    )
     date_hierarchy = "listing_day"
     # What comes of the sources, and no curator's word replaces.
     readonly_fields = ("summary_source", "sources", "versions")
     inlines = (SourceRecordInline, SignalInline)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Paper], search_term: str
+    ) -> tuple[QuerySet[Paper], bool]:
+        """By the indexes: any part of any text would be looked for in all abstracts, four times a
+        page. What was withdrawn has left the index of words, and is found by its title."""
+        if not (term := " ".join(storable(search_term).split())):
+            return queryset, False
+        for name, normalise in (("arxiv_id", normalise_arxiv_id), ("doi", normalise_doi)):
+            with suppress(ValueError):
+                return queryset.filter(**{name: normalise(term)}), False
+        withdrawn = Paper.objects.filter(withdrawn_on__isnull=False, title__icontains=term)
+        ids = [*saying(term), *withdrawn.order_by().values_list("pk", flat=True)]
+        return queryset.filter(pk__in=ids), False
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
         if isinstance(db_field, ArrayField):  # one a line: a comma is part of many a name
@@ -262,7 +285,10 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
         return False  # deliveries answer to it
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Edition]:
-        return super().get_queryset(request).annotate(size=Count("candidates"))
+        # Of each row that is shown, and not a join with all candidates there ever were.
+        of_each = EditionPaper.objects.filter(edition=OuterRef("pk")).order_by().values("edition")
+        size = Subquery(of_each.values(size=Count("pk")))
+        return super().get_queryset(request).annotate(size=Coalesce(size, 0))
 
     def save_model(
         self, request: HttpRequest, obj: Edition, form: ModelForm[Edition], change: bool

@@ -94,6 +94,12 @@ class Paper(models.Model):
             models.Index(
                 fields=["-listing_day", "-id"], include=["text_digest"], name="paper_newest"
             ),
+            # The few that search, and its index, leave out.
+            models.Index(
+                fields=["withdrawn_on"],
+                condition=Q(withdrawn_on__isnull=False),
+                name="paper_withdrawn",
+            ),
             GinIndex(fields=["authors"], name="paper_authors"),
             GinIndex(fields=["categories"], name="paper_categories"),
         ]

@@ -166,6 +166,19 @@ def similar(paper: Paper, limit: int = 10) -> list[Paper]:
     return [found[pk] for pk in ids if pk in found]
 
 
+def saying(words: str) -> list[int]:
+    """The ids of papers that say all of these words, of many the RANKED that came last; none of
+    what was withdrawn."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT paper_id FROM papers_searchtext "
+            "WHERE lexemes @@ plainto_tsquery('pg_catalog.english', papers_plain(%s)) "
+            "ORDER BY paper_id DESC LIMIT %s",
+            [words, RANKED],
+        )
+        return [pk for (pk,) in cursor.fetchall()]
+
+
 def readable(typed: str) -> str:
     """What was typed, without what PostgreSQL cannot hold, white space as single blanks, cut."""
     return " ".join(storable(typed[:LONGEST_QUERY]).split())

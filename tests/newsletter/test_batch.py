@@ -24,6 +24,7 @@ from tests.factories import (
     make_paper,
     make_subscriber,
 )
+from tests.plans import analyse, counted
 
 pytestmark = pytest.mark.django_db
 
@@ -497,6 +498,32 @@ def test_a_paper_that_was_shown_never_comes_again_even_in_a_new_version(state: s
     assert paper.pk not in planned(edition, reader).paper_ids
     bob = make_subscriber("bob@example.org", interests=("grasp robot arm",))
     assert paper.pk in planned(edition, bob).paper_ids
+
+
+def test_what_readers_were_shown_is_asked_of_few_of_their_mails_however_many_they_had() -> None:
+    an_archive()
+    paper = make_paper("Grasp robot arm")
+    today = timezone.now().date()
+    past = [make_frozen_edition(day=today - timedelta(days=back)) for back in range(60, 0, -1)]
+    EditionPaper.objects.create(edition=past[20], paper=paper)
+    Subscriber.objects.bulk_create(
+        Subscriber(address=f"r{n}@example.org", state="paused", confirmed_at=timezone.now())
+        for n in range(100)
+    )
+    readers = list(Subscriber.objects.order_by("pk"))
+    Delivery.objects.bulk_create(
+        Delivery(edition=edition, subscriber=reader) for edition in past for reader in readers
+    )
+    own = Delivery.objects.filter(edition=past[20], subscriber=readers[0])
+    own.update(paper_ids=[paper.pk])
+    joined = Delivery.objects.filter(edition=past[27], subscriber=readers[1])
+    joined.update(paper_ids=[paper.pk], editions_from=past[20].day)
+    analyse(Delivery, Edition, EditionPaper, Subscriber)
+    edition = an_edition(1, paper)
+    batch = Batch(candidates.today(edition), edition, readers, timezone.now())
+    with counted(most=3000):
+        known = batch.known
+    assert {reader for reader, _ in known} == {0, 1}
 
 
 @pytest.mark.parametrize("state", [Delivery.State.EXPIRED, Delivery.State.FAILED])

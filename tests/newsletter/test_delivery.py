@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 import time_machine
+from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, User
 from django.db import IntegrityError, connection, transaction
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -30,6 +31,7 @@ from papers import editions
 from papers.models import Edition, EditionPaper
 from tests.factories import make_frozen_edition, make_paper, make_subscriber
 from tests.newsletter.test_provider import Server, use
+from tests.plans import analyse, rows_touched
 from tests.smtp import SmtpServer
 
 pytestmark = pytest.mark.django_db
@@ -792,3 +794,80 @@ def test_a_server_that_does_not_let_us_in_pauses_all_sending_and_takes_nothing(
     }
     send_planned()
     assert slow.connections == 1
+
+
+# --- After years ----------------------------------------------------------------------------------
+
+
+def many_deliveries(count: int) -> None:
+    """Delivered ones of one day, by the fewest statements."""
+    edition = make_frozen_edition(make_paper(), day=timezone.now().date() - timedelta(days=30))
+    now = timezone.now()
+    readers = Subscriber.objects.bulk_create(
+        Subscriber(address=f"r{n}@example.org", state="unsubscribed") for n in range(count)
+    )
+    Delivery.objects.bulk_create(
+        Delivery(edition=edition, subscriber=reader, state=State.DELIVERED, sent_at=now)
+        for reader in readers
+    )
+
+
+def test_an_empty_queue_is_found_empty_whatever_was_sent_and_whenever_that_was_counted() -> None:
+    many_deliveries(1500)
+    wave = Delivery.objects.filter(pk__in=Delivery.objects.order_by("-pk").values("pk")[:150])
+    wave.update(state=State.PLANNED)
+    analyse(Delivery, Edition)  # PostgreSQL counts in the middle of the wave
+    Delivery.objects.update(state=State.DELIVERED)
+    now = timezone.now()
+    head = delivery._ready(now).select_related("edition")[:1]
+    assert rows_touched(head) <= 150
+    assert rows_touched(delivery._ready(now)[:250]) <= 150
+
+
+def test_the_few_that_are_in_trouble_are_found_without_all_the_others() -> None:
+    many_deliveries(1500)
+    trouble = [State.UNKNOWN, State.FAILED, State.BOUNCED, State.COMPLAINED, State.EXPIRED]
+    ids = Delivery.objects.order_by("pk").values_list("pk", flat=True)
+    for place, state in enumerate(trouble):
+        Delivery.objects.filter(pk__in=list(ids[10 * place : 10 * place + 10])).update(state=state)
+    analyse(Delivery)
+    for state in trouble:
+        rows = Delivery.objects.filter(state=state)
+        assert rows_touched(rows.order_by("-id")[:100]) <= 100
+        assert rows_touched(rows.filter(handed_over_at__lte=timezone.now())) <= 100
+
+
+def test_operators_find_a_delivery_by_its_uuid_and_by_the_whole_address(client: Client) -> None:
+    many_deliveries(1500)
+    analyse(Delivery, Subscriber)
+    wanted = Delivery.objects.select_related("subscriber").order_by("pk")[1000]
+    client.force_login(User.objects.create_superuser("olga"))
+    model_admin = admin.site.get_model_admin(Delivery)
+    request = RequestFactory().get("/")
+    address = wanted.subscriber.address
+    for words in (str(wanted.uuid), wanted.uuid.hex.upper(), address.upper(), f" {address} "):
+        rows, _ = model_admin.get_search_results(request, Delivery.objects.order_by("-id"), words)
+        assert list(rows) == [wanted]
+        assert rows_touched(rows) <= 50
+    for words in ("r1000", "%", "'", "r1000@example.org r1001@example.org"):
+        shown = client.get("/admin/newsletter/delivery/", {"q": words}).content.decode()
+        assert "0 deliveries" in shown
+
+
+def test_operators_find_the_events_of_a_delivery_by_its_uuid(client: Client) -> None:
+    many_deliveries(1000)
+    now = timezone.now()
+    DeliveryEvent.objects.bulk_create(
+        DeliveryEvent(kind="delivered", delivery=one, content_digest=str(one.uuid), occurred_at=now)
+        for one in Delivery.objects.all()
+    )
+    analyse(Delivery, DeliveryEvent)
+    client.force_login(User.objects.create_superuser("olga"))
+    wanted = DeliveryEvent.objects.earliest("pk")
+    model_admin = admin.site.get_model_admin(DeliveryEvent)
+    request, events = RequestFactory().get("/"), DeliveryEvent.objects.order_by("-id")
+    rows, _ = model_admin.get_search_results(request, events, f" {wanted.content_digest.upper()}")
+    assert list(rows) == [wanted]
+    assert rows_touched(rows) <= 10
+    shown = client.get("/admin/newsletter/deliveryevent/", {"q": "delivered"}).content.decode()
+    assert "0 delivery events" in shown

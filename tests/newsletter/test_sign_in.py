@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from datetime import timedelta
 from urllib.parse import urlsplit
 
@@ -19,11 +20,27 @@ from django.utils import timezone
 from django.utils.encoding import iri_to_uri
 
 from newsletter import feedback, links, reader_views, sign_in, submissions, subscriptions, votes
+from newsletter.addresses import address_hash
 from newsletter.links import Purpose, SpentLink
-from newsletter.models import Feedback, SignInRequest, Subscriber, Suppression
+from newsletter.models import (
+    Delivery,
+    DeliveryEvent,
+    Feedback,
+    SignInRequest,
+    Subscriber,
+    Suppression,
+)
 from newsletter.sign_in import LEASE, LINKS_A_DAY, send_links
-from tests.factories import make_delivery, make_interest, make_paper, make_subscriber
+from tests.factories import (
+    make_delivery,
+    make_frozen_edition,
+    make_interest,
+    make_paper,
+    make_subscriber,
+)
 from tests.newsletter.pages import link_in, page_of, press, signed_in, text_of
+from tests.newsletter.test_delivery import many_deliveries
+from tests.plans import analyse, rows_touched
 from tests.smtp import SmtpServer
 
 pytestmark = pytest.mark.django_db
@@ -619,6 +636,37 @@ def test_a_reader_takes_everything_along(client: Client) -> None:
     assert told["upvotes"][0]["paper"] == "Graphs that forget"
     assert told["feedback"][0]["kind"] == "more"
     assert told["submissions"][0]["shown_name"] == "A. Reader"
+
+
+def test_the_export_reads_the_events_of_its_reader_and_of_the_address_alone() -> None:
+    alice, bob = make_subscriber(), make_subscriber("bob@example.org")
+    edition = make_frozen_edition()
+    mails = [make_delivery(reader, edition=edition) for reader in (alice, bob)]
+    many_deliveries(1000)
+    others = Delivery.objects.exclude(edition=edition)
+    hashed = address_hash(alice.address)
+    now = timezone.now()
+
+    def event(detail: str, **fields: object) -> DeliveryEvent:
+        digest = uuid.uuid4().hex
+        return DeliveryEvent(
+            kind="bounced", detail=detail, content_digest=digest, occurred_at=now, **fields
+        )
+
+    DeliveryEvent.objects.bulk_create(
+        [
+            event("both", delivery=mails[0], address_hash=hashed),
+            event("of the mail", delivery=mails[0]),
+            event("of the address", address_hash=hashed),
+            event("of another's mail", delivery=mails[1], address_hash=hashed),
+            *(event("of others", delivery=one) for one in others),
+        ]
+    )
+    analyse(DeliveryEvent, Delivery)
+    told = [row["detail"] for row in subscriptions.export(alice)["mail_events"]]
+    assert told == ["both", "of the mail", "of the address", "of another's mail"]
+    # Once from end to end, for the address; but not all mails beside them.
+    assert rows_touched(subscriptions._told_of(alice, hashed)) <= 1100
 
 
 def test_the_export_names_every_table_that_holds_something_of_a_reader() -> None:

@@ -344,7 +344,7 @@ def test_few_queries_for_a_batch_of_all_kinds(
     picks.plan_due(sunday)
     Delivery.objects.all().delete()
     Subscriber.objects.update(next_send_at=sunday)
-    with django_assert_max_num_queries(25):
+    with django_assert_max_num_queries(26):
         assert picks.plan_due(sunday) == 19
     assert Delivery.objects.filter(editions_from=None).count() == 3
 

@@ -21,6 +21,7 @@ from papers.sources.recorded import Recorded, Saved
 from tests.admin_forms import form_of
 from tests.factories import MORNING, TODAY, make_frozen_edition, make_paper, make_signal
 from tests.papers.test_harvesting import ATOM
+from tests.plans import analyse, counted
 
 pytestmark = pytest.mark.django_db
 
@@ -1256,3 +1257,53 @@ def test_what_is_no_identifier_or_anothers_is_told_beside_it(admin_client: Clien
     shown = body(admin_client.post(add, new | {"arxiv_id": "arXiv:2611.00001v2"}))
     assert "Paper with this ArXiv id already exists." in shown
     assert Paper.objects.count() == 1
+
+
+def found_among_all(curator: Client, words: str) -> list[str]:
+    shown = body(curator.get("/admin/papers/paper/", {"q": words}))
+    return re.findall(r'<a href="/admin/papers/paper/\d+/change/[^"]*">([^<]*)</a>', shown)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["sparse graphs", "Quine", "arXiv:2511.01234", "https://doi.org/10.1000/182", "unheard"],
+)
+def test_all_papers_are_searched_by_whole_words_and_identifiers(
+    curator: Client, words: str
+) -> None:
+    make_paper(
+        "Sparse graphs", authors=["Ada A.", "W. Quine"], arxiv_id="2511.01234",
+        doi="10.1000/182", abstract="Of unheard-of things.",
+    )  # fmt: skip
+    make_paper("Other", abstract="Else.")
+    assert found_among_all(curator, words) == ["Sparse graphs"]
+
+
+@pytest.mark.parametrize("words", ["", "\0", "'", '"', "the", "%", "a" * 5000])
+def test_whatever_is_searched_for_among_all_papers_is_no_error(curator: Client, words: str) -> None:
+    make_paper("Sparse graphs")
+    assert curator.get("/admin/papers/paper/", {"q": words}).status_code == 200
+
+
+def test_a_withdrawn_paper_is_found_among_all_by_a_part_of_its_title(curator: Client) -> None:
+    make_paper("Sparse graphs", withdrawn_on=TODAY)
+    make_paper("Sparse trees")
+    assert found_among_all(curator, "rse gra") == ["Sparse graphs"]
+    assert set(found_among_all(curator, "sparse")) == {"Sparse graphs", "Sparse trees"}
+
+
+def test_the_list_of_editions_counts_the_papers_of_those_that_it_shows(curator: Client) -> None:
+    papers = [make_paper(f"Paper {number}") for number in range(10)]
+    days = Edition.objects.bulk_create(
+        Edition(day=TODAY - timedelta(days=back), state="frozen", frozen_at=MORNING)
+        for back in range(300)
+    )
+    EditionPaper.objects.bulk_create(
+        EditionPaper(edition=edition, paper=paper) for edition in days for paper in papers
+    )
+    Edition.objects.create(day=TODAY + timedelta(days=1))
+    analyse(Edition, EditionPaper)
+    with counted(most=5000):
+        shown = body(curator.get("/admin/papers/edition/"))
+    assert shown.count(">10 papers<") == 99
+    assert shown.count(">0 papers<") == 1

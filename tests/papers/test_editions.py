@@ -14,6 +14,7 @@ from papers import editions
 from papers.models import MOST_PINS, Edition, EditionPaper, Paper
 from papers.tasks import freeze_due
 from tests.factories import MORNING, TODAY, make_frozen_edition, make_paper, make_signal
+from tests.plans import analyse, counted
 
 pytestmark = pytest.mark.django_db
 
@@ -61,6 +62,27 @@ def test_no_paper_is_in_two_editions() -> None:
     make_paper("Late", listing_day=YESTERDAY)
     make_paper("New", listing_day=TODAY)
     assert titles(frozen(TODAY)) == {"Late", "New"}
+
+
+def test_what_was_carried_in_all_years_is_not_read_anew_for_each_paper_of_a_list() -> None:
+    """However little memory there is for it."""
+    days = [TODAY - timedelta(days=back) for back in range(31)]
+    made = Paper.objects.bulk_create(
+        Paper(title=f"{day} {n}", title_key=f"{day} {n}", listing_day=day)
+        for day in days
+        for n in range(100)
+    )
+    for day in days[1:]:
+        edition = make_frozen_edition(day=day)
+        EditionPaper.objects.bulk_create(
+            EditionPaper(edition=edition, paper=paper) for paper in made if paper.listing_day == day
+        )
+    analyse(Paper, Edition, EditionPaper)
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL work_mem = '64kB'; SET LOCAL hash_mem_multiplier = 1")
+    for _ in ("new", "again"):
+        with counted(most=20 * len(made)):
+            assert editions.open_edition(TODAY).candidates.count() == 100
 
 
 def test_of_two_open_editions_the_first_to_be_frozen_has_the_paper() -> None:
