@@ -296,6 +296,7 @@ def _waits_for(delivery: Delivery, now: datetime, why_waiting: Callable[[str], s
 class FeedbackAdmin(NoHandWriting, admin.ModelAdmin[Feedback]):
     list_display = ("paper", "kind", "subscriber__address", "interest", "at")
     list_filter = ("kind",)
+    ordering = ("-id",)
     list_select_related = ("paper", "subscriber", "interest")
     search_fields = ("subscriber__uuid__iexact", "subscriber__address__iexact")
     search_help_text = "A subscriber's whole address or UUID"
