@@ -23,6 +23,7 @@ from papers.models import (
     Paper,
     PaperAlias,
     SearchText,
+    Source,
     SourceRecord,
 )
 
@@ -84,6 +85,7 @@ def absorb(kept: Paper, gone: Paper) -> None:
     lock_editions(both)
     list(Paper.objects.select_for_update().filter(pk__in=both).order_by("pk"))
     _join_candidacies(kept, gone)
+    _drop_votes(kept, gone)
     for relation in Paper._meta.related_objects:
         if not (relation.many_to_many or relation.related_model in NOT_MOVED):
             _point(relation.related_model, relation.field, kept, gone)
@@ -109,6 +111,15 @@ def _unique_with(model: type[Model], field: ForeignKey[Any, Any]) -> Iterator[li
     for constraint in model._meta.total_unique_constraints:
         if field.name in constraint.fields:
             yield [name for name in constraint.fields if name != field.name]
+
+
+def _drop_votes(kept: Paper, gone: Paper) -> None:
+    """Of two counts of votes here the higher one stays, until they are counted together: as one
+    line, the two would show a fall that never was."""
+    told = [paper.signals.filter(source=Source.PAPERROUND) for paper in (gone, kept)]
+    newest = [rows.order_by("-observed_at").first() for rows in told]
+    counts = [row.value if row else 0 for row in newest]
+    told[counts.index(min(counts))].delete()
 
 
 def _join_candidacies(kept: Paper, gone: Paper) -> None:

@@ -24,7 +24,7 @@ from newsletter import (
 )
 from newsletter.batch import Batch
 from newsletter.explaining import explain, find_paper, why_not
-from newsletter.models import Delivery, Feedback, Subscriber
+from newsletter.models import Delivery, Feedback, Subscriber, Vote
 from newsletter.references import look_up, read
 from papers import editions
 from papers.joining import absorb, lock_editions
@@ -72,6 +72,24 @@ def test_each_reader_s_vote_is_counted_once(alice: Subscriber, kept: Paper, gone
     assert Signal.objects.get(paper=kept, source="paperround").value == 2
     votes.take_back(alice, kept)
     assert Signal.objects.get(paper=kept, source="paperround").value == 1
+
+
+@pytest.mark.parametrize(("of_kept", "of_gone"), [(3, 1), (1, 3), (2, 2), (0, 2), (2, 0)])
+def test_the_plot_of_votes_does_not_fall_by_a_join(
+    kept: Paper, gone: Paper, of_kept: int, of_gone: int
+) -> None:
+    now = timezone.now()
+    for paper, count, hours in ((kept, of_kept, 50), (gone, of_gone, 40)):
+        for number in range(count):
+            reader = make_subscriber(f"{paper.pk}-{number}@example.org")
+            Vote.objects.create(subscriber=reader, paper=paper)
+        if count:
+            votes.tell([paper.pk], now - timedelta(hours=hours))
+    join(kept, gone)
+    told = kept.signals.filter(source="paperround").order_by("observed_at")
+    values = list(told.values_list("value", flat=True))
+    assert values == [max(of_kept, of_gone), of_kept + of_gone]
+    assert Signal.objects.count() == 2
 
 
 def test_judgements_are_kept_and_the_newer_of_more_and_less(
