@@ -10,6 +10,7 @@ from datetime import datetime
 from django.db import transaction
 
 from newsletter.models import MAX_INTERESTS, Delivery, Feedback, Interest, Subscriber
+from papers import joining
 from papers.models import Paper
 
 Kind = Feedback.Kind
@@ -45,6 +46,7 @@ def give(
     if interest is not None and interest.subscriber_id != subscriber.pk:
         raise ValueError("An interest of another subscriber.")
     with transaction.atomic():
+        paper = joining.lock_paper(paper)
         lock(subscriber)
         if interest is not None:  # it may have been removed meanwhile
             interest = subscriber.interests.filter(pk=interest.pk).first()
@@ -64,6 +66,7 @@ def give(
 def undo(subscriber: Subscriber, paper: Paper, kind: Kind) -> bool:
     """Take a judgement back; False if there is none."""
     with transaction.atomic():
+        paper = joining.lock_paper(paper)
         lock(subscriber)
         return _take_back(subscriber, paper, kind)
 

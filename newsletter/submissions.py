@@ -15,7 +15,7 @@ from django.utils import timezone
 from newsletter import feedback
 from newsletter.mail import header
 from newsletter.models import Submission, Subscriber
-from papers import editions, harvesting
+from papers import editions, harvesting, joining
 from papers.models import Edition, Paper
 from papers.politeness import NotYet
 from papers.sources import Refused, SourceError
@@ -52,11 +52,13 @@ def submit(
     """
     now = now or timezone.now()
     with transaction.atomic():
+        paper = Paper.objects.filter(arxiv_id=arxiv_id).first()
+        if paper is not None:
+            paper = joining.lock_paper(paper)
         feedback.lock(reader)  # two at once do not both see that one more is allowed
         own = reader.submissions.filter(arxiv_id=arxiv_id).first()
         if own is not None:
             raise SubmissionError(f"You submitted it on {own.created_at:%-d %B %Y}. See below.")
-        paper = Paper.objects.filter(arxiv_id=arxiv_id).first()
         if paper is not None:
             _check(paper)
         others = Submission.objects.filter(arxiv_id=arxiv_id).exclude(state=State.DECLINED)
@@ -102,9 +104,14 @@ def accept(submission: Submission, now: datetime, *, by: str = "") -> date:
         SubmissionError: it was decided before, or its paper is not known here yet.
         CurationError: the paper cannot be listed.
     """
-    with transaction.atomic():
+    with editions.alone():
+        paper = (
+            Paper.objects.filter(submissions=submission.pk).first()
+            or Paper.objects.filter(arxiv_id=submission.arxiv_id).first()
+        )
+        if paper is not None:
+            paper = joining.lock_paper(paper, to_write=True)
         submission = _undecided(submission)
-        paper = submission.paper or Paper.objects.filter(arxiv_id=submission.arxiv_id).first()
         if paper is None:
             why = submission.problem or "A worker is fetching it from arXiv; try again in a minute."
             raise SubmissionError(f"{submission.arxiv_id} is not known here yet. {why}")
@@ -146,8 +153,8 @@ def _undecided(submission: Submission) -> Submission:
 def take_names_back(reader: Subscriber) -> None:
     """Leave the papers that a reader brought without the name they gave.
 
-    To be called in the transaction that erases the reader: an editor who is just accepting one of
-    them is waited for, and can accept none from then on.
+    To be called in the transaction that erases the reader, and has locked the papers: an editor who
+    is just accepting one of them is waited for, and can accept none from then on.
     """
     rows = list(reader.submissions.select_for_update())
     accepted = [row for row in rows if row.state == State.ACCEPTED and row.shown_name]

@@ -346,6 +346,7 @@ def erase(subscriber: Subscriber, *, way: str) -> None:
     Twice is as good as once.
     """
     with transaction.atomic():
+        _lock_papers(subscriber)
         found = Subscriber.objects.select_for_update().filter(pk=subscriber.pk).first()
         if found is None:
             return
@@ -357,6 +358,17 @@ def erase(subscriber: Subscriber, *, way: str) -> None:
         submissions.take_names_back(subscriber)
         subscriber.delete()
         votes.tell(voted)
+
+
+def _lock_papers(subscriber: Subscriber) -> None:
+    """Those of which the reader said anything, and what an editor may be accepting just now: before
+    the reader, and in the order in which a harvest locks them."""
+    named = {*subscriber.votes.values_list("paper", flat=True)}
+    named |= {*subscriber.feedback.values_list("paper", flat=True)}
+    proposed = dict(subscriber.submissions.values_list("arxiv_id", "paper"))
+    said_of = Q(pk__in=named | {*proposed.values()} - {None}) | Q(arxiv_id__in=list(proposed))
+    papers = Paper.objects.filter(said_of).order_by("id")
+    list(papers.select_for_update(no_key=True).values_list("pk"))
 
 
 def export(subscriber: Subscriber) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from newsletter import feedback
 from newsletter.models import Delivery, Feedback, Interest, Subscriber, Vote
+from papers import joining
 from papers.locks import Lock
 from papers.models import Paper, Signal, Source
 
@@ -28,6 +29,7 @@ MORE = Feedback.Kind.MORE
 def give(subscriber: Subscriber, paper: Paper) -> bool:
     """Upvote a paper; False, and nothing is changed, where the reader has already."""
     with transaction.atomic():
+        paper = joining.lock_paper(paper)
         feedback.lock(subscriber)
         vote, new = Vote.objects.get_or_create(subscriber=subscriber, paper=paper)
         if new:
@@ -42,6 +44,7 @@ def give(subscriber: Subscriber, paper: Paper) -> bool:
 def take_back(subscriber: Subscriber, paper: Paper) -> bool:
     """Take an upvote back; False where there is none."""
     with transaction.atomic():
+        paper = joining.lock_paper(paper)
         feedback.lock(subscriber)
         vote = Vote.objects.filter(subscriber=subscriber, paper=paper).first()
         if vote is None:

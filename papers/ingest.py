@@ -7,9 +7,9 @@ What each source says of a paper is kept beside it (SourceRecord), and the paper
 of each field, what the first source of PRECEDENCE states. So arXiv's title, authors and categories
 come before all others' but the curators', whatever the order in which they came; only of abstracts
 the longer one is kept where neither has spoken. The earliest listing day counts, versions and
-sources add up, and an identifier stays as it was first told. A record may show that two papers are
-one, known here by an arXiv id and by a DOI until then: they are joined, unless something speaks
-against it.
+sources add up, and an identifier stays as it was first told, or as a curator has it. A record may
+show that two papers are one, known here by an arXiv id and by a DOI until then: they are joined,
+unless something speaks against it.
 
 A source that speaks again corrects itself, field by field (SPEAKS). Files and listings are many
 under one name, so that none of them is the correction of another: where two state different facts
@@ -327,11 +327,19 @@ class _Known:
         ):
             return paper
         for paper in self.by_title.get(title_key(record.title), []):
-            other_arxiv = record.arxiv_id and paper.arxiv_id and record.arxiv_id != paper.arxiv_id
-            other_doi = record.doi and paper.doi and record.doi != paper.doi
-            if not (other_arxiv or other_doi) and _same_authors(paper.authors, record.authors):
+            other = any(self._named_otherwise(paper, record, name) for name in IDENTIFIERS)
+            if not other and _same_authors(paper.authors, record.authors):
                 return paper
         return None
+
+    def _named_otherwise(self, paper: Paper, record: PaperRecord, name: str) -> bool:
+        """Whether they have different identifiers, as two papers of one title do."""
+        known, stated = getattr(paper, name), getattr(record, name)
+        if not known or not stated or known == stated:
+            return False
+        # What a curator put right of this very paper, a source goes on to say.
+        told = [row.record.get(name) for row in self.said[id(paper)].values()]
+        return not (name in self._curated(paper) and stated in told)
 
     def two(
         self, record: PaperRecord, now: datetime, summary: Summary
@@ -345,6 +353,8 @@ class _Known:
             why = f"arXiv:{other.arxiv_id} has it already"
         elif one is None:
             return None
+        elif denied := [paper for paper in (one, other) if self._denied(paper, record)]:
+            why = f"a curator said otherwise of “{denied[0].title:.100}”"
         elif one.doi and not self._corrects_doi(one, record, now):
             why = f"arXiv:{record.arxiv_id} is known by doi:{one.doi}"
         elif title_key(record.title) != other.title_key and _strangers(authors, other.authors):
@@ -354,6 +364,16 @@ class _Known:
         not_joined = f"arXiv:{record.arxiv_id} is not joined by doi:{record.doi}"
         summary.tell(record.place, f"{not_joined}: {why}")
         return None
+
+    def _denied(self, paper: Paper, record: PaperRecord) -> bool:
+        """Whether a curator gave it another identifier than the record does, or took it off."""
+        said = self._curated(paper)
+        return any(name in said and said[name] != getattr(record, name) for name in IDENTIFIERS)
+
+    def _curated(self, paper: Paper) -> Statement:
+        """What curators said of it."""
+        row = self.said.get(id(paper), {}).get(Source.CURATOR)
+        return row.record if row else {}
 
     def _corrects_doi(self, paper: Paper, record: PaperRecord, now: datetime) -> bool:
         """Whether its source alone gave the paper its DOI, and now says that it is another."""
@@ -434,7 +454,8 @@ class _Known:
         )
         for name in STATED:
             if name in IDENTIFIERS:
-                self._identify(paper, name, old.get(name), stated)
+                if source == Source.CURATOR or name not in self._curated(paper):
+                    self._identify(paper, name, old.get(name), stated)
                 continue
             row = next((row for row in rows if _speaks_of(row, name)), None)
             if row is not None:
@@ -467,8 +488,7 @@ class _Known:
         if Source.PAPERROUND in paper.sources:
             return  # a reader's submission: editions.list_next put it on a later day
         days = [date.fromisoformat(day) for row in rows if (day := row.record.get("listed_on"))]
-        curator = next((row for row in rows if row.source == Source.CURATOR), None)
-        if curator is not None and (day := curator.record.get("listed_on")):
+        if day := self._curated(paper).get("listed_on"):
             paper.listing_day = date.fromisoformat(day)
         # Who listed it on this day may say that it was another.
         elif days and old.get("listed_on") == paper.listing_day.isoformat():

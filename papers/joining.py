@@ -10,6 +10,7 @@ import logging
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from django.db import connection
 from django.db.models import Exists, ForeignKey, Model, OuterRef, Q
 from django.dispatch import Signal
 from django.utils import timezone
@@ -22,6 +23,7 @@ from papers.models import (
     Paper,
     PaperAlias,
     SearchText,
+    Source,
     SourceRecord,
 )
 
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 # id of the one that is no more.
 joined = Signal()
 
+NAMED = "SELECT 1 FROM papers_paper WHERE id = %s FOR KEY SHARE"  # which Django does not know
+WRITTEN = "SELECT 1 FROM papers_paper WHERE id = %s FOR NO KEY UPDATE"
 MOST_NAMED = 120  # characters of a title in a record
 # Made anew of the paper that stays, or merged with its own.
 NOT_MOVED = {Embedding, SearchText, SourceRecord}
@@ -46,6 +50,32 @@ def lock_editions(papers: Collection[int]) -> None:
     list(touched.select_for_update().order_by("day"))
 
 
+def lock_paper(paper: Paper, *, to_write: bool = False) -> Paper:
+    """The paper, or the one it has turned out to be; none joins it until the transaction ends.
+
+    To be called before a row that names it is locked or written, as a join does. It is the lock
+    that a foreign key asks for at the end of the transaction, which waits for no harvest that
+    writes the paper.
+
+    Args:
+        to_write: the paper itself too. Its lock is asked for at once: a harvest that joins the
+            paper, and who has the lesser lock and asks for the greater one, would wait for ever.
+
+    Raises:
+        Paper.DoesNotExist: it was deleted, and joined with none.
+    """
+    pk = paper.pk
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(WRITTEN if to_write else NAMED, [pk])
+            if cursor.fetchone():
+                return paper if pk == paper.pk else Paper.objects.get(pk=pk)
+        old = PaperAlias.objects.filter(old_id=pk).first()
+        if old is None:
+            raise Paper.DoesNotExist(f"Paper {pk} is gone.")
+        pk = old.paper_id
+
+
 def absorb(kept: Paper, gone: Paper) -> None:
     """Delete `gone`, and let everything that named it name `kept`; within a transaction.
 
@@ -55,6 +85,7 @@ def absorb(kept: Paper, gone: Paper) -> None:
     lock_editions(both)
     list(Paper.objects.select_for_update().filter(pk__in=both).order_by("pk"))
     _join_candidacies(kept, gone)
+    _drop_votes(kept, gone)
     for relation in Paper._meta.related_objects:
         if not (relation.many_to_many or relation.related_model in NOT_MOVED):
             _point(relation.related_model, relation.field, kept, gone)
@@ -80,6 +111,15 @@ def _unique_with(model: type[Model], field: ForeignKey[Any, Any]) -> Iterator[li
     for constraint in model._meta.total_unique_constraints:
         if field.name in constraint.fields:
             yield [name for name in constraint.fields if name != field.name]
+
+
+def _drop_votes(kept: Paper, gone: Paper) -> None:
+    """Of two counts of votes here the higher one stays, until they are counted together: as one
+    line, the two would show a fall that never was."""
+    told = [paper.signals.filter(source=Source.PAPERROUND) for paper in (gone, kept)]
+    newest = [rows.order_by("-observed_at").first() for rows in told]
+    counts = [row.value if row else 0 for row in newest]
+    told[counts.index(min(counts))].delete()
 
 
 def _join_candidacies(kept: Paper, gone: Paper) -> None:

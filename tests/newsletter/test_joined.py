@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,12 +12,22 @@ from django.db import transaction
 from django.test import Client
 from django.utils import timezone
 
-from newsletter import candidates, feedback, links, mail, picks_feed, subscriptions, votes
+from newsletter import (
+    candidates,
+    feedback,
+    links,
+    mail,
+    picks_feed,
+    submissions,
+    subscriptions,
+    votes,
+)
 from newsletter.batch import Batch
 from newsletter.explaining import explain, find_paper, why_not
-from newsletter.models import Delivery, Feedback, Subscriber
+from newsletter.models import Delivery, Feedback, Subscriber, Vote
 from newsletter.references import look_up, read
-from papers.joining import absorb
+from papers import editions
+from papers.joining import absorb, lock_editions
 from papers.models import Paper, Signal
 from tests.factories import (
     make_delivery,
@@ -25,7 +36,7 @@ from tests.factories import (
     make_paper,
     make_subscriber,
 )
-from tests.newsletter.pages import signed_in
+from tests.newsletter.pages import in_thread, signed_in, until_blocked
 
 pytestmark = pytest.mark.django_db
 
@@ -61,6 +72,24 @@ def test_each_reader_s_vote_is_counted_once(alice: Subscriber, kept: Paper, gone
     assert Signal.objects.get(paper=kept, source="paperround").value == 2
     votes.take_back(alice, kept)
     assert Signal.objects.get(paper=kept, source="paperround").value == 1
+
+
+@pytest.mark.parametrize(("of_kept", "of_gone"), [(3, 1), (1, 3), (2, 2), (0, 2), (2, 0)])
+def test_the_plot_of_votes_does_not_fall_by_a_join(
+    kept: Paper, gone: Paper, of_kept: int, of_gone: int
+) -> None:
+    now = timezone.now()
+    for paper, count, hours in ((kept, of_kept, 50), (gone, of_gone, 40)):
+        for number in range(count):
+            reader = make_subscriber(f"{paper.pk}-{number}@example.org")
+            Vote.objects.create(subscriber=reader, paper=paper)
+        if count:
+            votes.tell([paper.pk], now - timedelta(hours=hours))
+    join(kept, gone)
+    told = kept.signals.filter(source="paperround").order_by("observed_at")
+    values = list(told.values_list("value", flat=True))
+    assert values == [max(of_kept, of_gone), of_kept + of_gone]
+    assert Signal.objects.count() == 2
 
 
 def test_judgements_are_kept_and_the_newer_of_more_and_less(
@@ -167,3 +196,117 @@ def test_what_a_reader_was_shown_by_its_old_name_is_not_shown_again(
     assert batch.known == {(0, place): "shown before"}
     answer = why_not(make_delivery(alice, edition=edition), kept)
     assert answer.verdict == "shown"
+
+
+# --- At the same moment ---------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("say", "said"),
+    [
+        (votes.give, {"click", "more", "vote"}),
+        (votes.take_back, {"click"}),
+        (lambda alice, gone: feedback.give(alice, gone, Kind.SAVE), {"click", "save"}),
+        (lambda alice, gone: feedback.undo(alice, gone, Kind.CLICK), set()),
+        (lambda alice, gone: submissions.submit(alice, gone.arxiv_id), {"click", "submission"}),
+    ],
+)
+def test_what_a_reader_says_of_a_paper_that_just_goes_is_said_of_the_other(
+    alice: Subscriber, kept: Paper, say: Callable[[Subscriber, Paper], object], said: set[str]
+) -> None:
+    gone = make_paper("Kites: the preprint", arxiv_id="2611.00001")
+    feedback.give(alice, gone, Kind.CLICK)
+    if say == votes.take_back:
+        votes.give(alice, gone)
+    with transaction.atomic():
+        absorb(kept, gone)
+        saying = in_thread(lambda: say(alice, gone))
+        until_blocked(saying)
+    saying.join()
+    kinds = set(alice.feedback.filter(paper=kept).values_list("kind", flat=True))
+    kinds |= {"vote"} if alice.votes.filter(paper=kept).exists() else set()
+    kinds |= {"submission"} if alice.submissions.filter(paper=kept).exists() else set()
+    assert kinds == said
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "say", [votes.give, lambda alice, kept: feedback.give(alice, kept, Kind.SAVE)]
+)
+def test_a_join_waits_for_a_reader_who_just_says_something(
+    alice: Subscriber, kept: Paper, gone: Paper, say: Callable[[Subscriber, Paper], object]
+) -> None:
+    for reader in (alice, make_subscriber("bob@example.org")):
+        votes.give(reader, gone)
+        feedback.give(reader, gone, Kind.SAVE)
+    with transaction.atomic():
+        say(alice, kept)
+        joining = in_thread(lambda: join(kept, gone))
+        until_blocked(joining)
+    joining.join()
+    assert Paper.objects.get() == kept
+    assert votes.of_papers([kept.pk]) == {kept.pk: 2}
+    assert alice.feedback.filter(kind=Kind.SAVE).count() == 1
+
+
+def lock_as_a_harvest(*papers: Paper) -> None:
+    """As a page of records does that may show them to be one."""
+    ids = [paper.pk for paper in papers]
+    lock_editions(ids)
+    list(Paper.objects.filter(pk__in=ids).order_by("pk").select_for_update(no_key=True))
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("opened", [True, False])
+def test_an_editor_who_accepts_what_is_just_joined_waits(
+    alice: Subscriber, kept: Paper, *, opened: bool
+) -> None:
+    gone = make_paper("Kites: the preprint", arxiv_id="2611.00001")
+    if opened:
+        editions.open_edition(timezone.now().date())
+    row = submissions.submit(alice, "2611.00001")
+    with transaction.atomic():
+        lock_as_a_harvest(kept, gone)
+        accepting = in_thread(lambda: submissions.accept(row, timezone.now()))
+        until_blocked(accepting)
+        absorb(kept, gone)
+    accepting.join()
+    row.refresh_from_db()
+    assert (row.paper, row.state) == (kept, "accepted")
+    assert kept.candidacies.get().edition.is_open
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_reader_who_is_erased_while_their_papers_are_joined_waits(
+    alice: Subscriber, kept: Paper
+) -> None:
+    gone = make_paper("Kites: the preprint", arxiv_id="2611.00001")
+    submissions.accept(submissions.submit(alice, "2611.00001", shown_name="Al"), timezone.now())
+    for paper in (kept, gone):
+        votes.give(alice, paper)
+    with transaction.atomic():
+        lock_as_a_harvest(kept, gone)
+        erasing = in_thread(lambda: subscriptions.erase(alice, way="test"))
+        until_blocked(erasing)
+        absorb(kept, gone)
+    erasing.join()
+    assert not Subscriber.objects.exists()
+    assert Signal.objects.filter(source="paperround").latest("observed_at").value == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_reader_who_changes_subjects_and_a_join_wait_in_turn(
+    alice: Subscriber, kept: Paper, gone: Paper
+) -> None:
+    removed, changed = make_interest(alice, "kites"), make_interest(alice, example_ids=[gone.pk])
+    feedback.give(alice, kept, Kind.LESS, removed)
+    feedback.give(alice, gone, Kind.MORE, changed)
+    with transaction.atomic():  # as subscriptions.change does
+        removed.delete()
+        joining = in_thread(lambda: join(kept, gone))
+        until_blocked(joining)
+        alice.interests.update(words="wind")
+    joining.join()
+    assert alice.interests.get().example_ids == [kept.pk]
+    assert alice.feedback.get().paper == kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from urllib.parse import urlencode
 
 import numpy as np
@@ -384,6 +385,18 @@ def test_who_waited_over_the_hour_writes_no_hour_that_is_over() -> None:
         (NOON.replace(hour=13, minute=0), 1),
         (NOON.replace(hour=14, minute=0), 2),
     ]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_vote_waits_for_no_harvest_that_writes_the_paper() -> None:
+    alice, paper = make_subscriber(), make_paper()
+    with transaction.atomic():
+        Paper.objects.select_for_update(no_key=True).get()
+        for vote in (votes.give, votes.take_back):
+            voting = in_thread(partial(vote, alice, paper))
+            voting.join(5)
+            assert not voting.is_alive()
+    assert [count for _, count in told(paper)] == [0]
 
 
 def test_no_count_of_the_future_is_shown(client: Client) -> None:

@@ -545,6 +545,25 @@ def test_what_a_curator_changed_stays() -> None:
     assert paper.listing_day == date(2026, 11, 20)
 
 
+@pytest.mark.parametrize("name", ["arxiv_id", "doi"])
+@pytest.mark.parametrize("value", [None, "10.1000/9"])
+def test_an_identifier_that_a_curator_took_off_or_changed_stays_so(
+    name: str, value: str | None
+) -> None:
+    wrong = replace(ARXIV, doi="10.1000/graphs")
+    bring(wrong)
+    paper = Paper.objects.get()
+    setattr(paper, name, value)
+    paper.save()
+    keep_word(paper, [name], LATER)
+    left = {"arxiv_id": "", "doi": ""} | {name: getattr(wrong, name)}
+    repeated = [wrong, replace(wrong, source="file", **left)]  # by the other one, and by the title
+    for day in range(1, 3):
+        bring(*repeated, now=NOW + timedelta(days=day))
+        paper = Paper.objects.get()
+        assert getattr(paper, name) == value
+
+
 def test_one_doi_on_two_eprints_is_a_slip_of_one_of_them() -> None:
     other = replace(ARXIV, title="Another", arxiv_id="2611.00002", doi="10.1000/graphs")
     bring(replace(ARXIV, doi="10.1000/graphs"), other)

@@ -165,6 +165,35 @@ def test_the_word_of_the_curators_stays(which: int) -> None:
     assert (joined.title, joined.comment) == ("By hand", "Look.")
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_a_curator_took_off_either_paper_joins_them_no_more(which: int) -> None:
+    name, paper = ("arxiv_id", "doi")[which], two()[which]
+    # As a source's slip had given it, until the curator came.
+    keep_word(paper, [name], NOW)
+    for now in (LATER, LATER + timedelta(days=1)):
+        summary = bring(ARXIV, now=now)
+        assert summary.joined == 0
+        assert summary.errors == [
+            ": arXiv:2611.00001 is not joined by doi:10.1000/kite: "
+            f"a curator said otherwise of “{paper.title}”"
+        ]
+    known = Paper.objects.order_by("id").values_list("arxiv_id", "doi")
+    assert list(known) == [(None, "10.1000/kite"), ("2611.00001", None)]
+
+
+def test_a_doi_that_a_curator_took_off_goes_to_its_owner_and_joins_nothing() -> None:
+    bring(ARXIV)
+    paper = Paper.objects.get()
+    paper.doi = None
+    paper.save()
+    keep_word(paper, ["doi"], NOW)
+    owner = replace(JOURNAL, title="Kites: the long article")
+    for number in range(2):
+        bring(owner, replace(ARXIV, comment=f"{number} pages"), now=LATER + timedelta(days=number))
+    known = Paper.objects.order_by("id").values_list("title", "arxiv_id", "doi")
+    assert list(known) == [(ARXIV.title, "2611.00001", None), (owner.title, None, JOURNAL.doi)]
+
+
 def test_signals_are_moved_and_what_is_computed_goes() -> None:
     older, newer = two()
     for paper in (older, newer):
