@@ -271,10 +271,9 @@ def refused(delivery: Delivery, cause: str, said: str, *, for_good: bool = True)
             detail=said,
             content="for now" if is_deferred else delivery.attempts,
         )
-        if stored and consequence_of(kind, cause) is not Consequence.COUNT_POLICY:
-            events = DeliveryEvent.objects.filter(delivery_uuid=delivery.uuid, source=SMTP)
-            event = events.filter(processed_at=None).latest("id")
-            _process(event, timezone.now())
+    if stored and consequence_of(kind, cause) is not Consequence.COUNT_POLICY:
+        events = DeliveryEvent.objects.filter(delivery_uuid=delivery.uuid, source=SMTP)
+        _process_alone(events.filter(processed_at=None), timezone.now(), Tally())
 
 
 # --- Processing -----------------------------------------------------------------------------------

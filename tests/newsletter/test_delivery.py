@@ -16,12 +16,12 @@ import pytest
 import time_machine
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, User
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from newsletter import delivery, picks, provider, sending, subscriptions
+from newsletter import delivery, events, picks, provider, sending, subscriptions
 from newsletter.bounces import Class
 from newsletter.delivery import MOVES, move, send_planned
 from newsletter.models import Alert, Delivery, DeliveryEvent, Subscriber, Suppression
@@ -678,6 +678,25 @@ def test_what_was_accepted_is_settled_though_a_refusal_cannot_be_kept(
     assert (tally.sent, tally.failed) == (11, 1)
     assert len(smtp.recipients) == 11
     assert not DeliveryEvent.objects.exists()
+
+
+def test_a_refusal_is_kept_though_its_consequence_cannot_be_drawn_at_once(
+    smtp: SmtpServer,
+) -> None:
+    planned_for("alice@example.org")
+    smtp.replies["alice@example.org"] = "550 5.1.1 no such user"
+
+    def fail(execute: Callable[..., object], sql: str, *rest: Any) -> object:
+        if sql.startswith('INSERT INTO "newsletter_suppression"'):
+            raise OperationalError("deadlock detected")
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(fail):
+        assert send_planned().failed == 1
+    assert not Suppression.objects.exists()
+    with time_machine.travel(timezone.now() + timedelta(minutes=2)):
+        events.process_pending()
+    assert Suppression.objects.exists()
 
 
 # Many in a row
