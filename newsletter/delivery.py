@@ -567,6 +567,8 @@ class _Round:
             why = f"{TRIES_ARE_OVER}: {said}"
         if not for_good:
             later = _later(delivery, why, cause)
+            if is_ours:  # it was nobody's try
+                later["attempts"] = delivery.attempts - 1
             self._tally.later += _take_back(delivery, S.PLANNED, **later)
         elif _take_back(delivery, S.FAILED, lease_until=None, error=why):
             self._tally.failed += 1

@@ -934,3 +934,19 @@ def test_a_server_that_does_not_let_us_in_pauses_all_sending_and_takes_nothing(
     }
     send_planned()
     assert slow.connections == 1
+
+
+def test_what_is_said_of_the_sender_is_nobodys_try_and_pauses_each_time(
+    smtp: SmtpServer, settings: Settings
+) -> None:
+    settings.SEND_MAX_ATTEMPTS = 2
+    planned_for("alice@example.org")
+    smtp.replies["alice@example.org"] = "535 5.7.8 Authentication credentials invalid"
+    for _ in range(3):
+        assert send_planned().later == 1
+        assert sending.is_paused()
+        assert the_delivery().attempts == 0
+        sending.resume()
+        Delivery.objects.update(not_before=None)
+    smtp.replies["alice@example.org"] = "451 4.7.1 greylisted"
+    assert send_planned().later == 1
