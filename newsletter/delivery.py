@@ -16,12 +16,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import takewhile
 from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Count, F, Q, QuerySet, Value
+from django.db.models import Count, F, Max, Q, QuerySet, Value
 from django.utils import timezone
 
 from newsletter import mail, provider, sending
@@ -95,6 +94,9 @@ BAD_WITHIN = timedelta(hours=1)
 LOST = "The worker that held it did not come back."
 COMPOSING = "It is composed alone, since a worker was lost with it."
 NO_CONNECTION = "no connection to the mail server"
+# What it begins with after a refusal that speaks of us, and after one for now at the last try.
+OF_SENDER = "it is us who are refused"
+TRIES_ARE_OVER = "its tries are over"
 
 
 class TooLate(Exception):
@@ -250,62 +252,83 @@ def send_planned(*, edition: Edition | None = None, seconds: float = math.inf) -
 
 
 class _BadRow:
-    """The deliveries that ended unknown or failed for good, or were refused for who we are, one
-    after the other and none accepted between them: a provider that is down or refuses us says so
-    of each of them.
+    """The deliveries that ended badly one after the other, none accepted between them: unknown,
+    refused for good, or refused for who we are. A provider that is down or refuses us says so of
+    each of them. When there are BAD_IN_A_ROW, all sending is paused; what they ended as they stay.
 
-    When there are BAD_IN_A_ROW, to two domains at least, all sending is paused. What they ended as
-    they stay.
+    What ended unknown is in the row whoever it was for: it is our own server that did not answer.
+    A refusal may be the word of a reader's server, and then it stops nobody else's mail:
+
+    - what failed only because its tries are over was refused for now, as by greylisting: it is
+      in no row;
+    - that of a later try is in the row only if nothing was accepted since its mail was planned:
+      what was refused while other mail was taken comes due together, and says nothing new;
+    - those to one domain alone do not count if anything was accepted within BAD_WITHIN.
+
+    The ledger tells, for against a slow server each run comes to the end of but a few. It is asked
+    at the first that ends badly in a run, and where the row may be full.
     """
 
     def __init__(self) -> None:
-        # Their domains. None: nothing has ended here yet, and the ledger is asked, for against a
-        # slow server each run comes to the end of but a few.
-        self._domains: list[str] | None = None
+        self._length: int | None = None  # at most; None: nothing has ended here yet
+        # When what was accepted last was handed over, as far as it is known.
+        self._accepted_at: datetime | None = None
 
     def most(self, in_hand: int) -> int | float:
         """How many more may be told beside those in hand: a row that has begun takes no more with
         it than make it full, however many connections there are."""
-        if not self._domains:
+        if not self._length:
             return math.inf
-        return max(BAD_IN_A_ROW - len(self._domains) - in_hand, 0 if in_hand else 1)
+        return max(BAD_IN_A_ROW - self._length - in_hand, 0 if in_hand else 1)
 
-    def break_off(self) -> None:
-        self._domains = []
+    def break_off(self, accepted: Delivery) -> None:
+        self._length = 0
+        self._accepted_at = accepted.handed_over_at
 
-    def add(self, delivery: Delivery, said: str) -> None:
-        """One that ended badly, and is settled so, or was refused for who we are."""
-        if self._domains is None:
-            self._domains = self._before(delivery)
-        self._domains.append(sending.domain_of(delivery.subscriber.address))
-        if len(self._domains) >= BAD_IN_A_ROW and len({*self._domains}) > 1:
+    def add(self, said: str) -> None:
+        """One that ended badly, and is settled so."""
+        if self._length is not None:
+            self._length += 1
+            if self._length < BAD_IN_A_ROW:
+                return
+        now = timezone.now()
+        accepted_at = self._last_accepted(now)
+        row = self._in_ledger(now, accepted_at)
+        self._length = len(row)
+        if len({domain for _, domain in row}) == 1 and accepted_at > now - BAD_WITHIN:
+            row = [one for one in row if one[0] == S.UNKNOWN]
+        if len(row) >= BAD_IN_A_ROW:
             sending.pause(
-                f"{len(self._domains)} deliveries in a row were refused or ended unknown, and none "
-                f"was accepted. Of the last one: {without_addresses(said)[:300]}"
+                f"{len(row)} deliveries in a row were refused or ended unknown, and none was "
+                f"accepted. Of the last one: {without_addresses(said)[:300]}"
             )
-            self._domains = []
+            self._length = 0
+
+    def _last_accepted(self, now: datetime) -> datetime:
+        """When what was accepted last was handed over; if nothing was, before all that is news."""
+        since = self._accepted_at or now - Edition.LIFETIME
+        accepted = Delivery.objects.filter(handed_over_at__gt=since, sent_at__isnull=False)
+        last = accepted.aggregate(last=Max("handed_over_at"))["last"]
+        self._accepted_at = last or since
+        return self._accepted_at
 
     @staticmethod
-    def _before(delivery: Delivery) -> list[str]:
-        """Those in the ledger, since sending was resumed at the most."""
-        now = timezone.now()
-        since = [now - BAD_WITHIN]
+    def _in_ledger(now: datetime, accepted_at: datetime) -> list[tuple[str, str]]:
+        """The states and domains of the row, since sending was resumed at the most."""
+        since = [now - BAD_WITHIN, accepted_at]
         for pause in SendingPause.objects.filter(domain=sending.ALL).order_by("-since")[:1]:
             since.append(pause.ended_at or pause.until or pause.since)
-        bad = (S.UNKNOWN, S.FAILED)
-        taken = (S.SENT, S.DELIVERED, S.BOUNCED, S.COMPLAINED)
-        ended = (
-            Delivery.objects.exclude(pk=delivery.pk)
-            .filter(handed_over_at__gt=max(since), state__in=[*bad, *taken])
-            .exclude(state=S.UNKNOWN, error=LOST)  # its worker's end, and not its server's
-            .order_by("-handed_over_at")
+        unknown = Q(state=S.UNKNOWN)
+        for_good = Q(state=S.FAILED) & ~Q(error__startswith=TRIES_ARE_OVER)
+        of_sender = Q(state=S.PLANNED, error__startswith=OF_SENDER)
+        is_news = Q(attempts__lte=1) | Q(planned_at__gt=accepted_at)
+        bad = Delivery.objects.filter(unknown | (for_good | of_sender) & is_news)
+        return list(
+            bad.filter(handed_over_at__gt=max(since), sent_at=None)
+            .exclude(error=LOST)  # its worker's end, and not its server's
             .annotate(domain=sending.of_deliveries())
-            .values_list("state", "sent_at", "domain")[:BAD_IN_A_ROW]
+            .values_list("state", "domain")
         )
-        return [
-            domain
-            for _, _, domain in takewhile(lambda one: one[0] in bad and one[1] is None, ended)
-        ]
 
 
 @dataclass(slots=True, eq=False)
@@ -507,7 +530,7 @@ class _Round:
             letter.provider_id = clean(answer.provider_id, LONGEST_ID)
             letter.sent_at = timezone.now()
             self._accepted.append(letter)
-            self._row.break_off()
+            self._row.break_off(delivery)
         elif isinstance(error, provider.Refused):
             self._refused(delivery, error)
             self._stop_if_paused()
@@ -516,22 +539,29 @@ class _Round:
             said = clean(str(error))
             if move(delivery, S.HANDED_OVER, S.UNKNOWN, lease_until=None, error=said):
                 self._tally.unknown += 1
-                self._row.add(delivery, said)
+                self._row.add(said)
             self._stop_if_paused()
 
     def _refused(self, delivery: Delivery, refused: provider.Refused) -> None:
         said, cause = str(refused), refused.cause
-        tries_are_over = delivery.attempts >= settings.SEND_MAX_ATTEMPTS
-        for_good = refused.for_good or (tries_are_over and cause is not Class.SENDER)
+        is_ours = cause is Class.SENDER
+        tries_are_over = delivery.attempts >= settings.SEND_MAX_ATTEMPTS and not is_ours
+        for_good = refused.for_good or tries_are_over
         log.warning("delivery %s refused for %s", delivery.uuid, "good" if for_good else "now")
+        why = said
+        if refused.of_sender:
+            why = f"{OF_SENDER}: {said}"
+        elif for_good and not refused.for_good:
+            why = f"{TRIES_ARE_OVER}: {said}"
         if not for_good:
-            later = _later(delivery, said, cause)
+            later = _later(delivery, why, cause)
+            if is_ours:  # it was nobody's try
+                later["attempts"] = delivery.attempts - 1
             self._tally.later += _take_back(delivery, S.PLANNED, **later)
-            if refused.of_sender:
-                self._row.add(delivery, said)
-        elif _take_back(delivery, S.FAILED, lease_until=None, error=said):
+        elif _take_back(delivery, S.FAILED, lease_until=None, error=why):
             self._tally.failed += 1
-            self._row.add(delivery, said)
+        if refused.for_good or refused.of_sender:
+            self._row.add(said)
         if cause:
             from newsletter import events  # events move deliveries, and so import this module
 

@@ -269,12 +269,11 @@ def refused(delivery: Delivery, cause: str, said: str, *, for_good: bool = True)
             delivery_uuid=delivery.uuid,
             recipient=delivery.subscriber.address,
             detail=said,
-            content="for now" if is_deferred else delivery.attempts,
+            content="for now" if is_deferred else delivery.handed_over_at,
         )
-        if stored and consequence_of(kind, cause) is not Consequence.COUNT_POLICY:
-            events = DeliveryEvent.objects.filter(delivery_uuid=delivery.uuid, source=SMTP)
-            event = events.filter(processed_at=None).latest("id")
-            _process(event, timezone.now())
+    if stored and consequence_of(kind, cause) is not Consequence.COUNT_POLICY:
+        events = DeliveryEvent.objects.filter(delivery_uuid=delivery.uuid, source=SMTP)
+        _process_alone(events.filter(processed_at=None), timezone.now(), Tally())
 
 
 # --- Processing -----------------------------------------------------------------------------------

@@ -17,12 +17,13 @@ import time_machine
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, User
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
+from django.db.models import Max
 from django.test import Client, RequestFactory
 from django.utils import timezone
 from pytest_django import Settings
 
-from newsletter import delivery, picks, provider, sending, subscriptions
+from newsletter import delivery, events, picks, provider, sending, subscriptions
 from newsletter.bounces import Class
 from newsletter.delivery import MOVES, move, send_planned
 from newsletter.models import Alert, Delivery, DeliveryEvent, Subscriber, Suppression
@@ -682,10 +683,32 @@ def test_what_was_accepted_is_settled_though_a_refusal_cannot_be_kept(
     assert not DeliveryEvent.objects.exists()
 
 
+def test_a_refusal_is_kept_though_its_consequence_cannot_be_drawn_at_once(
+    smtp: SmtpServer,
+) -> None:
+    planned_for("alice@example.org")
+    smtp.replies["alice@example.org"] = "550 5.1.1 no such user"
+
+    def fail(execute: Callable[..., object], sql: str, *rest: Any) -> object:
+        if sql.startswith('INSERT INTO "newsletter_suppression"'):
+            raise OperationalError("deadlock detected")
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(fail):
+        assert send_planned().failed == 1
+    assert not Suppression.objects.exists()
+    with time_machine.travel(timezone.now() + timedelta(minutes=2)):
+        events.process_pending()
+    assert Suppression.objects.exists()
+
+
 # Many in a row
 
 
 TWENTY = [f"reader{n}@{domain}" for n in range(10) for domain in ("example.org", "example.com")]
+
+
+OF_ONE_DOMAIN = [f"reader{n}@example.org" for n in range(20)]
 
 
 def states() -> Counter[str]:
@@ -705,6 +728,29 @@ def test_an_outage_stops_all_sending_after_ten_in_a_row(
     assert states() == {State.UNKNOWN: 10, State.PLANNED: 10}
     assert sending.is_paused()
     assert "503" in Alert.objects.get(subject="All sending is paused").text
+
+
+def test_an_outage_stops_it_though_all_readers_are_of_one_domain(settings: Settings) -> None:
+    with provider_answering(503) as url:
+        send_by_mailgun_at(url, settings)
+        planned_for("bob@example.com", *OF_ONE_DOMAIN)
+        Delivery.objects.filter(subscriber__address="bob@example.com").update(
+            state=State.SENT, sent_at=timezone.now(), handed_over_at=timezone.now(), attempts=1
+        )
+        send_planned()
+    assert states() == {State.SENT: 1, State.UNKNOWN: 10, State.PLANNED: 10}
+    assert sending.is_paused()
+
+
+def test_an_outage_stops_what_was_refused_for_now_too(smtp: SmtpServer) -> None:
+    planned_for("bob@example.net", *TWENTY)
+    smtp.replies = dict.fromkeys(TWENTY, "451 4.7.1 Greylisted, please come back in 5 minutes")
+    assert send_planned().later == 20
+    Delivery.objects.update(not_before=None)
+    smtp.replies, smtp.after_data = {}, dict.fromkeys(TWENTY, "drop")
+    send_planned()
+    assert states() == {State.SENT: 1, State.UNKNOWN: 10, State.PLANNED: 10}
+    assert sending.is_paused()
 
 
 def test_refusals_whatever_their_words_stop_it_too(smtp: SmtpServer) -> None:
@@ -728,10 +774,34 @@ def test_a_relay_that_takes_nothing_of_us_stops_it_and_costs_nobody_their_mail(
     assert "Relay access denied" in Alert.objects.get(subject="All sending is paused").text
 
 
+def test_a_relay_that_knows_no_reader_stops_it_though_all_are_of_one_domain(
+    smtp: SmtpServer,
+) -> None:
+    planned_for(*OF_ONE_DOMAIN)
+    smtp.replies = dict.fromkeys(OF_ONE_DOMAIN, "550 5.1.1 User unknown in local recipient table")
+    send_planned()
+    assert states() == {State.FAILED: 10, State.PLANNED: 10}
+    assert Suppression.objects.count() == 10
+    assert sending.is_paused()
+
+
 def test_greylisting_is_nothing_of_the_kind(smtp: SmtpServer) -> None:
     planned_for(*TWENTY)
     smtp.replies = dict.fromkeys(TWENTY, "451 4.7.1 Greylisted, please come back in 5 minutes")
     assert send_planned().later == 20
+    assert not sending.is_paused()
+
+
+def test_nor_is_it_once_the_tries_are_over(smtp: SmtpServer, settings: Settings) -> None:
+    settings.SEND_MAX_ATTEMPTS = 2
+    planned_for(*TWENTY, "carol@example.net")
+    smtp.replies = dict.fromkeys(TWENTY, "451 4.7.1 Greylisted, please come back in 5 minutes")
+    smtp.replies["carol@example.net"] = "550 no"
+    assert send_planned().failed == 1
+    Delivery.objects.update(not_before=None)
+    assert send_planned().failed == 20
+    Delivery.objects.filter(subscriber__address="carol@example.net").update(state=State.PLANNED)
+    assert send_planned().failed == 1
     assert not sending.is_paused()
 
 
@@ -751,6 +821,25 @@ def test_one_that_is_accepted_between_them_makes_it_no_row(smtp: SmtpServer) -> 
     assert not sending.is_paused()
 
 
+@pytest.mark.django_db(transaction=True)
+def test_one_that_another_process_had_accepted_makes_it_no_row_either(
+    smtp: SmtpServer, settings: Settings
+) -> None:
+    settings.SEND_CONNECTIONS = 1
+    planned_for("bob@example.net", *TWENTY)
+    bob = Delivery.objects.filter(subscriber__address="bob@example.net")
+    bob.update(not_before=timezone.now() + timedelta(hours=1))
+
+    def take_another() -> None:
+        if states()[State.FAILED] == 4:
+            now = timezone.now()
+            bob.update(state=State.SENT, handed_over_at=now, sent_at=now)
+
+    smtp.replies = OnRecipient("550 no", take_another)
+    assert send_planned().failed == 15
+    assert sending.is_paused()
+
+
 def test_what_one_domain_refuses_stops_no_other(smtp: SmtpServer) -> None:
     refused = [f"reader{n}@example.org" for n in range(12)]
     planned_for("bob@example.com", *refused)
@@ -760,23 +849,76 @@ def test_what_one_domain_refuses_stops_no_other(smtp: SmtpServer) -> None:
     assert not sending.is_paused()
 
 
-def test_a_row_goes_on_from_run_to_run_and_ends_where_sending_is_resumed(smtp: SmtpServer) -> None:
+@pytest.mark.parametrize(("minutes", "stops"), [(50, False), (70, True)])
+def test_what_one_domain_refuses_stops_all_once_nothing_else_was_accepted_for_long(
+    smtp: SmtpServer, minutes: int, stops: bool
+) -> None:
+    planned_for("bob@example.com", *OF_ONE_DOMAIN[:12])
+    smtp.replies = dict.fromkeys(OF_ONE_DOMAIN, "550 no")
+    waiting = Delivery.objects.exclude(subscriber__address="bob@example.com")
+    waiting.update(not_before=timezone.now() + timedelta(minutes=minutes))
+    assert send_planned().sent == 1
+    with time_machine.travel(timezone.now() + timedelta(minutes=minutes)):
+        assert send_planned().failed == (10 if stops else 12)
+    assert sending.is_paused() == stops
+
+
+@pytest.mark.parametrize(
+    "reply", ["452 4.2.2 Mailbox full", "550 5.7.1 Sender rejected", "451 4.7.1 Greylisted"]
+)
+def test_what_was_refused_while_others_were_accepted_stops_nothing_at_its_later_tries(
+    smtp: SmtpServer, settings: Settings, reply: str
+) -> None:
+    refused = TWENTY[:12]
+    now = timezone.now().replace(hour=4)
+    with time_machine.travel(now, tick=False) as clock:
+        planned_for(*(f"{n}@example.net" for n in range(20)), *refused)
+        Delivery.objects.update(planned_at=now)
+        smtp.replies = dict.fromkeys(refused, reply)
+        for _ in range(settings.SEND_MAX_ATTEMPTS):
+            send_planned()
+            assert not sending.is_paused()
+            if due := Delivery.objects.aggregate(due=Max("not_before"))["due"]:
+                clock.move_to(due)
+    assert states() == {State.SENT: 20, State.FAILED: 12}
+
+
+@pytest.mark.parametrize("reply", ["550 no", "554 5.7.1 Relay access denied"])
+def test_a_later_try_counts_where_nothing_was_accepted_at_all(smtp: SmtpServer, reply: str) -> None:
     planned_for(*TWENTY)
-    smtp.replies = dict.fromkeys(TWENTY, "550 no")
+    smtp.replies = dict.fromkeys(TWENTY, "451 4.7.1 Greylisted, please come back in 5 minutes")
+    assert send_planned().later == 20
+    Delivery.objects.update(not_before=None)
+    smtp.replies = dict.fromkeys(TWENTY, reply)
+    send_planned()
+    assert Delivery.objects.filter(attempts=2).count() == 10
+    assert sending.is_paused()
+
+
+@pytest.mark.parametrize("reply", ["550 no", "554 5.7.1 Relay access denied"])
+def test_a_row_goes_on_from_run_to_run_and_ends_where_sending_is_resumed(
+    smtp: SmtpServer, reply: str
+) -> None:
+    planned_for(*TWENTY)
+    smtp.replies = dict.fromkeys(TWENTY, reply)
     later = timezone.now() + timedelta(hours=1)
     waiting = Delivery.objects.filter(subscriber__address__in=TWENTY[6:])
+    tried = Delivery.objects.filter(attempts=1)
     waiting.update(not_before=later)
-    assert send_planned().failed == 6
+    send_planned()
+    assert tried.count() == 6
     assert not sending.is_paused()
     waiting.update(not_before=None)
-    assert send_planned().failed == 4
+    send_planned()
+    assert tried.count() == 10
     assert sending.is_paused()
 
     sending.resume()
-    one = waiting.filter(state=State.PLANNED).first()
+    one = waiting.filter(attempts=0).first()
     assert one is not None
     waiting.exclude(pk=one.pk).filter(state=State.PLANNED).update(not_before=later)
-    assert send_planned().failed == 1
+    send_planned()
+    assert tried.count() == 11
     assert not sending.is_paused()
 
 
@@ -794,6 +936,22 @@ def test_a_server_that_does_not_let_us_in_pauses_all_sending_and_takes_nothing(
     }
     send_planned()
     assert slow.connections == 1
+
+
+def test_what_is_said_of_the_sender_is_nobodys_try_and_pauses_each_time(
+    smtp: SmtpServer, settings: Settings
+) -> None:
+    settings.SEND_MAX_ATTEMPTS = 2
+    planned_for("alice@example.org")
+    smtp.replies["alice@example.org"] = "535 5.7.8 Authentication credentials invalid"
+    for _ in range(3):
+        assert send_planned().later == 1
+        assert sending.is_paused()
+        assert the_delivery().attempts == 0
+        sending.resume()
+        Delivery.objects.update(not_before=None)
+    smtp.replies["alice@example.org"] = "451 4.7.1 greylisted"
+    assert send_planned().later == 1
 
 
 # --- After years ----------------------------------------------------------------------------------
