@@ -23,9 +23,20 @@ from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, transaction
-from django.db.models import CharField, Count, Exists, F, Func, OuterRef, Q, Subquery, Value
+from django.db.models import (
+    CharField,
+    Count,
+    Exists,
+    F,
+    Func,
+    OuterRef,
+    Q,
+    QuerySet,
+    Subquery,
+    Value,
+)
 from django.db.models.expressions import Combinable, NegatedExpression
-from django.db.models.functions import Lower, Now
+from django.db.models.functions import Coalesce, Lower, Now
 from django.utils import timezone
 
 from newsletter import alerts
@@ -182,6 +193,15 @@ def is_paused(domain: str = ALL) -> bool:
 def not_paused(domain: str | Combinable) -> NegatedExpression[Any]:
     """A condition of a query: no pause holds back the mail to `domain`."""
     return ~Exists(SendingPause.objects.holding(domain))
+
+
+def ended_since(
+    moment: datetime | Combinable, domain: str | Combinable = ALL
+) -> QuerySet[SendingPause]:
+    """The pauses of all sending, or of `domain` alone, that have ended since `moment`: what was
+    refused before is no reason to pause again."""
+    ended = SendingPause.objects.annotate(end=Coalesce("ended_at", "until"))
+    return ended.filter(domain=domain, end__gte=moment, end__lte=Now())
 
 
 # Rates
