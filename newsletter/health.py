@@ -386,3 +386,4 @@ def alert_operators(now: datetime) -> None:
             continue
         # The same subject as long as it lasts, whatever the numbers.
         alert(SUBJECTS[check], text)
+    sending.tell_of_standing_pauses(now)

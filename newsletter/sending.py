@@ -55,6 +55,8 @@ BURST = timedelta(minutes=2)
 # A run passes mail that is held back once in this time, not once a batch: tokens come back.
 WALK_SECONDS = 60.0
 
+REMINDED_IN = timedelta(days=1)
+
 TOO_LATE = "Its edition was over before it could leave"
 
 
@@ -154,16 +156,34 @@ def _pause(
         return None
     log.warning("%s is paused: %s", standing, why)
     if by is None:
-        alerts.alert(
-            f"{standing.words} is paused",
-            f"The service paused {standing} by itself: {why}\n\n"
-            + (
-                f"It is resumed at {until.astimezone(UTC):%Y-%m-%d %H:%M} UTC."
-                if until
-                else "Mend the cause, then resume it in the admin, under Sending."
-            ),
-        )
+        _tell(standing)
     return standing
+
+
+def _tell(standing: SendingPause) -> None:
+    alerts.alert(
+        _subject(standing),
+        f"The service paused {standing} by itself: {standing.why}\n\n"
+        + (
+            f"It is resumed at {standing.until.astimezone(UTC):%Y-%m-%d %H:%M} UTC."
+            if standing.until
+            else "Mend the cause, then resume it in the admin, under Sending."
+        ),
+        # Another one comes only after somebody has ended it; what ends by itself may come often.
+        is_new=standing.until is None,
+    )
+
+
+def _subject(standing: SendingPause) -> str:
+    return f"{standing.words} is paused"
+
+
+def tell_of_standing_pauses(now: datetime) -> None:
+    """Tell the operators each day of the pauses that the service made and nobody has ended, and
+    each hour of one of which it is not known that they were told."""
+    for standing in SendingPause.objects.in_force().filter(by=None, until=None):
+        if not alerts.is_told(_subject(standing), now, now - REMINDED_IN):
+            _tell(standing)
 
 
 def resume() -> SendingPause | None:

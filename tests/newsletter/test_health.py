@@ -364,7 +364,8 @@ def test_what_is_lost_is_told_when_it_becomes_more_and_not_each_hour(
 
 def test_what_only_needs_patience_raises_no_alert() -> None:
     late_delivery()
-    SendingPause.objects.create(why="Over the weekend.")
+    olga = User.objects.create_user("olga")
+    SendingPause.objects.create(why="Over the weekend.", by=olga)
     health.alert_operators(NOON)
     assert not Alert.objects.exists()
 
