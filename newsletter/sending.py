@@ -465,15 +465,33 @@ def why_waiting(domain: str, now: datetime) -> str:
     """What holds back the mail to `domain` at this moment, "" if nothing does."""
     held = SendingPause.objects.holding(domain).order_by("domain").first()
     if held is not None:
-        return f"{held.words} is paused since {held.since:%Y-%m-%d %H:%M} UTC: {held.why}"
+        return _paused(held)
     cap = warm_up.cap(_day(now)) if (warm_up := _warm_up()) else None
     if cap is not None and used_on(_day(now)) >= cap:
         return f"The warm-up cap of the day, {cap} mails, is reached."
     rates = {Limit.ALL.value: settings.SEND_RATE_PER_HOUR or None, domain: rate_of(domain)}
     for bucket in TokenBucket.objects.filter(name__in=list(rates)):
-        rate = rates[bucket.name]
-        if rate and refilled(bucket.tokens, bucket.filled_at, timezone.now(), rate) < 1:
-            return f"The rate of {rate} mails an hour to {bucket.name} is used up."
+        if why := _used_up(bucket, rates[bucket.name]):
+            return why
+    return ""
+
+
+def held_domains() -> dict[str, str]:
+    """What holds back the mail to single domains at this moment, by the domain."""
+    buckets = TokenBucket.objects.exclude(name__in=Limit.values) if _domain_rates() else ()
+    held = {bucket.name: _used_up(bucket, rate_of(bucket.name)) for bucket in buckets}
+    for pause in SendingPause.objects.in_force().exclude(domain=ALL):
+        held[pause.domain] = _paused(pause)
+    return {domain: why for domain, why in held.items() if why}
+
+
+def _paused(pause: SendingPause) -> str:
+    return f"{pause.words} is paused since {pause.since:%Y-%m-%d %H:%M} UTC: {pause.why}"
+
+
+def _used_up(bucket: TokenBucket, rate: int | None) -> str:
+    if rate and refilled(bucket.tokens, bucket.filled_at, timezone.now(), rate) < 1:
+        return f"The rate of {rate} mails an hour to {bucket.name} is used up."
     return ""
 
 
