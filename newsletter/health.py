@@ -47,7 +47,11 @@ SUBJECTS = {
     "harvest": "A harvest failed",
     "deliveries": "Deliveries need you",
     "lost mail": "Deliveries failed or expired",
+    "sign-up": "Sign-ups wait for their answer",
 }
+
+# The numbers of an edition, as `lost` says them.
+LOST = re.compile(r"of (\d{4}-\d\d-\d\d), (\d+) \w+(?: and (\d+) \w+)?\.")
 
 S = Delivery.State
 
@@ -427,17 +431,21 @@ def _unknown() -> Iterator[Finding]:
 
 def answers(now: datetime) -> Iterator[Finding]:
     """Sign-ups that wait for their answer by mail."""
-    late = Subscriber.objects.awaiting_answer(now - STUCK).count()
-    if late:
-        yield error(
-            "sign-up",
-            f"{several(late, 'sign-up has', 'sign-ups have')} waited over {MINUTES} minutes for an "
-            "answer.",
-            "People wait for a confirmation that does not come.",
-            "See that worker and beat run and that the mail server answers.",
-        )
-    else:
-        yield ok("sign-up", "No answer is late.")
+    yield _late_answers(now) or ok("sign-up", "No answer is late.")
+
+
+def _late_answers(now: datetime) -> Finding | None:
+    late = Subscriber.objects.awaiting_answer(now - STUCK)
+    if not (number := late.count()):
+        return None
+    waits = several(number, "sign-up has", "sign-ups have")
+    found = f"{waits} waited over {MINUTES} minutes for an answer."
+    silent = "People wait for a confirmation that does not come."
+    domain = sending.domain_expression(OuterRef("address"))
+    if late.filter(sending.not_paused(domain)).exists():
+        do = "See that worker and beat run and that the mail server answers."
+        return error("sign-up", found, silent, do)
+    return warning("sign-up", f"{found} A pause holds them back.", silent, "See Admin → Sending.")
 
 
 # --- The minute's watch ---------------------------------------------------------------------------
@@ -446,9 +454,8 @@ def answers(now: datetime) -> Iterator[Finding]:
 def watch(now: datetime) -> list[Finding]:
     """What somebody has to be told of, because it stops mail and does not mend itself."""
     found = [*_failed_harvests(own_harvests(now), now), *stuck(now), *_unknown(), *lost(now)]
-    if missing := missing_edition(now, FREEZE_LATE):
-        found.append(missing)
-    return found
+    one_by_one = (missing_edition(now, FREEZE_LATE), _late_answers(now))
+    return [*found, *filter(None, one_by_one)]
 
 
 def alert_operators(now: datetime) -> None:
@@ -459,12 +466,21 @@ def alert_operators(now: datetime) -> None:
             troubles.setdefault(finding.check, []).append(finding)
     for check, findings in troubles.items():
         text = "\n\n".join(f"{f.found} {f.means}\n{f.do}" for f in findings)
-        # What is lost cannot be mended: it is told when it has become more, and not each hour.
-        told = Alert.objects.filter(
-            subject=SUBJECTS[check], text=text, mailed_at__gte=F("raised_at")
-        )
-        if check == "lost mail" and told.exists():
+        if check == "lost mail" and _is_known(text):
             continue
         # The same subject as long as it lasts, whatever the numbers.
         alert(SUBJECTS[check], text)
     sending.tell_of_standing_pauses(now)
+
+
+def _is_known(text: str) -> bool:
+    """Whether the operators were told of as much lost mail of each edition. It cannot be mended: it
+    is told when it has become more, and not each hour."""
+    settled = Q(waits=True) | Q(tried_at__gte=F("raised_at"))
+    told = Alert.objects.filter(settled, subject=SUBJECTS["lost mail"]).first()
+    known = _numbers_lost(told.text) if told else {}
+    return all(number <= known.get(day, 0) for day, number in _numbers_lost(text).items())
+
+
+def _numbers_lost(text: str) -> dict[str, int]:
+    return {day: int(one) + int(other or 0) for day, one, other in LOST.findall(text)}

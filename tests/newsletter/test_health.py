@@ -442,7 +442,7 @@ def test_what_is_lost_is_told_when_it_becomes_more_and_not_each_hour(
     edition = freeze_at(TODAY)
     tomorrow = NOON + timedelta(days=1)
 
-    def mails_after(hour: int, number: int, **fields: Any) -> int:
+    def mails_after(hour: float, number: int, **fields: Any) -> int:
         """How many alerts were mailed by that hour, with so many more deliveries."""
         for _ in range(number):
             address = f"reader{Delivery.objects.count()}@example.org"
@@ -461,6 +461,60 @@ def test_what_is_lost_is_told_when_it_becomes_more_and_not_each_hour(
     assert "Of 106 deliveries of 2026-11-20, 4 failed and 6 expired." in told.get_content()
     assert mails_after(3, 0) == 1
     assert mails_after(4, 1, state=S.EXPIRED) == 2
+    assert mails_after(4.5, 1, state=S.EXPIRED) == 2  # within the hour of that mail
+    assert mails_after(5.5, 0) == 3
+    Delivery.objects.filter(state=S.FAILED).update(state=S.SENT, sent_at=NOON)  # it did arrive
+    assert mails_after(7, 0) == 3
+
+
+def lost_of(day: date, number: int) -> Edition:
+    edition = freeze_at(day)
+    for _ in range(number):
+        address = f"reader{Delivery.objects.count()}@example.org"
+        reader = make_subscriber(address, next_send_at=NOON + timedelta(days=9))
+        make_delivery(reader, edition=edition, state=S.EXPIRED)
+    return edition
+
+
+def test_lost_mail_of_an_edition_that_is_no_longer_looked_at_is_not_told_again(
+    smtp: SmtpServer, settings: Settings
+) -> None:
+    settings.OPERATOR_ADDRESSES = ["olga@papers.example"]
+    lost_of(TODAY - timedelta(days=1), 6)
+    lost_of(TODAY, 5)
+    for hours in range(0, 72, 2):
+        with time_machine.travel(NOON + timedelta(hours=hours), tick=False):
+            health.alert_operators(timezone.now())
+            alerts.send_waiting(timezone.now())
+    [told] = [one for one in smtp.messages if "expired" in one["subject"]]
+    assert "5 expired" in told.get_content()
+    assert "6 expired" in told.get_content()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_without_operators_lost_mail_is_raised_once(settings: Settings) -> None:
+    settings.OPERATOR_ADDRESSES = []
+    lost_of(TODAY, 5)
+    for minutes in range(5):
+        with time_machine.travel(NOON + timedelta(minutes=minutes), tick=False):
+            health.alert_operators(timezone.now())
+    assert Alert.objects.get().times == 1
+
+
+def test_sign_ups_without_their_answer_are_told_and_those_that_a_pause_holds_are_not() -> None:
+    due = NOON - timedelta(minutes=31)
+    make_subscriber("new@one.example", state=Subscriber.State.PENDING, answer_due_at=due)
+    olga = User.objects.create_user("olga")
+    pause = SendingPause.objects.create(domain="one.example", why="It blocks us.", by=olga)
+    health.alert_operators(NOON)
+    assert not Alert.objects.exists()
+    [found] = health.answers(NOON)
+    assert (found.level, found.check) == (Level.WARNING, "sign-up")
+    pause.delete()
+    health.alert_operators(NOON)
+    known = Alert.objects.get()
+    assert known.subject == "Sign-ups wait for their answer"
+    assert "1 sign-up has waited over 30 minutes" in known.text
 
 
 def test_what_only_needs_patience_raises_no_alert() -> None:
