@@ -465,6 +465,9 @@ def _consequences(event: DeliveryEvent, delivery: Delivery, now: datetime) -> st
             subscriptions.suppress(subscriber.address, Suppression.Reason.INVALID, note)
             return f"suppressed: {note}"
         case Consequence.PAUSE_ALL:
+            # What is told late, of before somebody mended it, says nothing of now.
+            if sending.ended_since(event.occurred_at).exists():
+                return "refused us before sending was resumed"
             sending.pause(f"{event.source} refuses us as a sender: {event.detail[:200]}")
             return "paused all sending"
     return ""
@@ -519,14 +522,18 @@ def _bounces_softly(delivery: Delivery) -> bool:
 
 
 def _pause_refusing(domains: set[str], now: datetime) -> None:
-    """Pause those of `domains` that refused too many of a day's mails by policy."""
+    """Pause those of `domains` that refused too many of a day's mails by policy, of those since
+    their last pause ended."""
     refusals = DeliveryEvent.objects.filter(
         delivery=OuterRef("pk"), kind__in=REFUSED, cause=Cause.POLICY
     )
     counts = (
         Delivery.objects.filter(handed_over_at__gt=now - timedelta(days=1))
         .annotate(domain=sending.domain_expression("subscriber__address"))
-        .filter(domain__in=domains)
+        .filter(
+            ~Exists(sending.ended_since(OuterRef("handed_over_at"), OuterRef("domain"))),
+            domain__in=domains,
+        )
         .order_by()
         .values_list("domain")
         .annotate(Count("pk"), refused=Count("pk", filter=Exists(refusals)))

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
-from django.db.models import F, Q, QuerySet
+from django.db.models import Count, F, Max, Min, OuterRef, Q, QuerySet
 from django.utils.timesince import timesince, timeuntil
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -21,6 +21,7 @@ from redis.retry import Retry
 
 from newsletter import sending
 from newsletter.alerts import alert
+from newsletter.bounces import without_addresses
 from newsletter.delivery import NO_CONNECTION, counts_by_state
 from newsletter.findings import Finding, Level, error, ok, several, warning
 from newsletter.models import Alert, Delivery, SendingPause, Subscriber
@@ -46,7 +47,11 @@ SUBJECTS = {
     "harvest": "A harvest failed",
     "deliveries": "Deliveries need you",
     "lost mail": "Deliveries failed or expired",
+    "sign-up": "Sign-ups wait for their answer",
 }
+
+# The numbers of an edition, as `lost` says them.
+LOST = re.compile(r"of (\d{4}-\d\d-\d\d), (\d+) \w+(?: and (\d+) \w+)?\.")
 
 S = Delivery.State
 
@@ -264,8 +269,7 @@ def lost(now: datetime) -> Iterator[Finding]:
         gone = {state: counts[state] for state in (S.FAILED, S.EXPIRED) if state in counts}
         if not (number := sum(gone.values())):
             continue
-        is_much = number == due or (number >= LOST_AT_LEAST and 100 * number >= LOST_PERCENT * due)
-        yield (error if is_much else warning)(
+        yield (error if number == due or _is_much(number, due) else warning)(
             "lost mail",
             f"Of {several(due, 'delivery', 'deliveries')} of {edition.day}, "
             f"{' and '.join(f'{count} {state}' for state, count in gone.items())}.",
@@ -275,7 +279,12 @@ def lost(now: datetime) -> Iterator[Finding]:
         )
 
 
+def _is_much(number: int, due: int) -> bool:
+    return number >= LOST_AT_LEAST and 100 * number >= LOST_PERCENT * due
+
+
 def stuck(now: datetime) -> Iterator[Finding]:
+    """What should have been done within minutes, and is not."""
     before = now - STUCK
     current = Edition.objects.current(now)
     # Before there is an edition, everybody waits for it.
@@ -288,10 +297,7 @@ def stuck(now: datetime) -> Iterator[Finding]:
             "They are without today's mail.",
             "See that worker and beat run and read the workers' log.",
         )
-    planned = Delivery.objects.filter(state=S.PLANNED)
-    ready = planned.filter(Q(not_before=None, planned_at__lte=before) | Q(not_before__lte=before))
-    if ready.exists():
-        yield _late(ready, now)
+    yield from _late(now)
     in_hand = Delivery.objects.filter(state__in=[S.CLAIMED, S.HANDED_OVER], lease_until__lte=before)
     if late := in_hand.count():
         yield error(
@@ -303,33 +309,112 @@ def stuck(now: datetime) -> Iterator[Finding]:
         )
 
 
-def _late(late: QuerySet[Delivery], now: datetime) -> Finding:
-    """What is planned and late: held back, slow by its rates, or stuck."""
-    waits = several(late.count(), "delivery has", "deliveries have")
-    found = f"{waits} waited over {MINUTES} minutes to leave."
-    if why := sending.why_waiting(sending.ALL, now):
-        return warning("deliveries", f"{found} {why}", "Mails are late.", "See Admin → Sending.")
-    if Delivery.objects.filter(handed_over_at__gte=now - STUCK).exists():
-        return warning(
-            "deliveries",
-            f"{found} Others are leaving.",
-            "Mails are late: a rate, a domain's pause or a slow mail server holds them back.",
-            "See Admin → Sending; raise the rates, SEND_CONNECTIONS or SEND_PROCESSES.",
-        )
+def _late(now: datetime) -> Iterator[Finding]:
+    """What is planned and late: held back, slow by its rates, refused, or stuck."""
+    before = now - STUCK
+    planned = Delivery.objects.filter(state=S.PLANNED).annotate(domain=sending.of_deliveries())
+    ready = planned.filter(Q(not_before=None, planned_at__lte=before) | Q(not_before__lte=before))
+    # What was handed over has not left yet: it may be refused.
+    is_leaving = Delivery.objects.filter(
+        handed_over_at__gt=before - STUCK, sent_at__gt=before
+    ).exists()
+    if ready.exists():
+        if why := sending.why_waiting(sending.ALL, now):
+            found = f"{_waited(ready.count())} {why}"
+            yield warning("deliveries", found, "Mails are late.", "See Admin → Sending.")
+        else:
+            why_held = sending.held_domains()
+            held = ready.filter(domain__in=why_held).order_by().values_list("domain")
+            if counts := dict(held.annotate(Count("pk"))):
+                yield _held(counts, why_held)
+            free = ready.exclude(domain__in=why_held)
+            if number := free.count():
+                yield _slow(number) if is_leaving else _none_leaves(number, free, before)
+                return
+    if not is_leaving:
+        yield from _refused(planned, now)
+
+
+def _waited(number: int) -> str:
+    waits = several(number, "delivery has", "deliveries have")
+    return f"{waits} waited over {MINUTES} minutes to leave."
+
+
+def _held(counts: dict[str, int], why: dict[str, str]) -> Finding:
+    """By pauses and empty buckets of single domains, of which the one with the most is named."""
+    found = f"{_waited(sum(counts.values()))} {why[max(counts, key=lambda one: counts[one])]}"
+    if others := len(counts) - 1:
+        found += f" So it is with {several(others, 'domain', 'domains')} more."
+    return warning("deliveries", found, "Mails are late.", "See Admin → Sending.")
+
+
+def _slow(number: int) -> Finding:
+    return warning(
+        "deliveries",
+        f"{_waited(number)} Others are leaving.",
+        "Mails are late: a rate or a slow mail server holds them back.",
+        "See Admin → Sending; raise the rates, SEND_CONNECTIONS or SEND_PROCESSES.",
+    )
+
+
+def _none_leaves(number: int, late: QuerySet[Delivery], before: datetime) -> Finding:
     away = late.filter(error__startswith=NO_CONNECTION).order_by("planned_at").first()
     if away is not None:
         return error(
             "deliveries",
-            f"{found} There is {away.error}. The first waits since "
+            f"{_waited(number)} There is {away.error}. The first waits since "
             f"{away.planned_at:%Y-%m-%d %H:%M} UTC.",
             "No mail leaves; what does not leave in its edition's day expires.",
             "See that the mail server runs, and that EMAIL_URL is right.",
         )
+    found = f"{_waited(number)} None is leaving."
+    tried = Delivery.objects.filter(handed_over_at__gt=before)
+    if tried.exists():
+        return _none_taken(found, tried)
     return error(
         "deliveries",
-        f"{found} None is leaving.",
+        found,
         "Mails are late: no worker sends.",
         "See that worker and beat run and read the workers' log.",
+    )
+
+
+def _refused(planned: QuerySet[Delivery], now: datetime) -> Iterator[Finding]:
+    """What waits for its next try, refused for now at each of them, where nothing else leaves
+    either.
+
+    A few full mailboxes wait so all day, while everybody else has had their mail. So it must be
+    more than one for whom nothing has left since they were planned, or as many as would be much if
+    they were lost.
+    """
+    waiting = planned.filter(
+        sending.not_paused(OuterRef("domain")),
+        attempts__gt=0,
+        planned_at__lte=now - STUCK,
+        not_before__gt=now,
+    )
+    number, first = waiting.aggregate(number=Count("pk"), first=Min("planned_at")).values()
+    if not number:
+        return
+    since = Delivery.objects.filter(handed_over_at__gte=first, sent_at__isnull=False)
+    sent, last = since.aggregate(number=Count("pk"), last=Max("sent_at")).values()
+    alone = waiting.filter(planned_at__gt=last).count() if last else number
+    if alone > 1 or _is_much(number, number + sent):
+        refused = several(number, "delivery is", "deliveries are")
+        found = f"{refused} refused for now, and no mail has left within {MINUTES} minutes."
+        yield _none_taken(found, waiting)
+
+
+def _none_taken(found: str, refused: QuerySet[Delivery]) -> Finding:
+    """With what is said most often, which may name addresses."""
+    said = refused.exclude(error="").order_by().values_list("error").annotate(number=Count("pk"))
+    words = [without_addresses(error)[:300] for error, _ in said.order_by("-number")[:1]]
+    return error(
+        "deliveries",
+        " ".join([found, *(f"Said most often: {one}" for one in words)]),
+        "No mail leaves; what does not leave in its edition's day expires.",
+        "Read the mail server's log, and what it says in Admin → Deliveries; see that EMAIL_URL is "
+        "right.",
     )
 
 
@@ -346,17 +431,21 @@ def _unknown() -> Iterator[Finding]:
 
 def answers(now: datetime) -> Iterator[Finding]:
     """Sign-ups that wait for their answer by mail."""
-    late = Subscriber.objects.awaiting_answer(now - STUCK).count()
-    if late:
-        yield error(
-            "sign-up",
-            f"{several(late, 'sign-up has', 'sign-ups have')} waited over {MINUTES} minutes for an "
-            "answer.",
-            "People wait for a confirmation that does not come.",
-            "See that worker and beat run and that the mail server answers.",
-        )
-    else:
-        yield ok("sign-up", "No answer is late.")
+    yield _late_answers(now) or ok("sign-up", "No answer is late.")
+
+
+def _late_answers(now: datetime) -> Finding | None:
+    late = Subscriber.objects.awaiting_answer(now - STUCK)
+    if not (number := late.count()):
+        return None
+    waits = several(number, "sign-up has", "sign-ups have")
+    found = f"{waits} waited over {MINUTES} minutes for an answer."
+    silent = "People wait for a confirmation that does not come."
+    domain = sending.domain_expression(OuterRef("address"))
+    if late.filter(sending.not_paused(domain)).exists():
+        do = "See that worker and beat run and that the mail server answers."
+        return error("sign-up", found, silent, do)
+    return warning("sign-up", f"{found} A pause holds them back.", silent, "See Admin → Sending.")
 
 
 # --- The minute's watch ---------------------------------------------------------------------------
@@ -365,9 +454,8 @@ def answers(now: datetime) -> Iterator[Finding]:
 def watch(now: datetime) -> list[Finding]:
     """What somebody has to be told of, because it stops mail and does not mend itself."""
     found = [*_failed_harvests(own_harvests(now), now), *stuck(now), *_unknown(), *lost(now)]
-    if missing := missing_edition(now, FREEZE_LATE):
-        found.append(missing)
-    return found
+    one_by_one = (missing_edition(now, FREEZE_LATE), _late_answers(now))
+    return [*found, *filter(None, one_by_one)]
 
 
 def alert_operators(now: datetime) -> None:
@@ -378,11 +466,21 @@ def alert_operators(now: datetime) -> None:
             troubles.setdefault(finding.check, []).append(finding)
     for check, findings in troubles.items():
         text = "\n\n".join(f"{f.found} {f.means}\n{f.do}" for f in findings)
-        # What is lost cannot be mended: it is told when it has become more, and not each hour.
-        told = Alert.objects.filter(
-            subject=SUBJECTS[check], text=text, mailed_at__gte=F("raised_at")
-        )
-        if check == "lost mail" and told.exists():
+        if check == "lost mail" and _is_known(text):
             continue
         # The same subject as long as it lasts, whatever the numbers.
         alert(SUBJECTS[check], text)
+    sending.tell_of_standing_pauses(now)
+
+
+def _is_known(text: str) -> bool:
+    """Whether the operators were told of as much lost mail of each edition. It cannot be mended: it
+    is told when it has become more, and not each hour."""
+    settled = Q(waits=True) | Q(tried_at__gte=F("raised_at"))
+    told = Alert.objects.filter(settled, subject=SUBJECTS["lost mail"]).first()
+    known = _numbers_lost(told.text) if told else {}
+    return all(number <= known.get(day, 0) for day, number in _numbers_lost(text).items())
+
+
+def _numbers_lost(text: str) -> dict[str, int]:
+    return {day: int(one) + int(other or 0) for day, one, other in LOST.findall(text)}

@@ -23,9 +23,20 @@ from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, transaction
-from django.db.models import CharField, Count, Exists, F, Func, OuterRef, Q, Subquery, Value
+from django.db.models import (
+    CharField,
+    Count,
+    Exists,
+    F,
+    Func,
+    OuterRef,
+    Q,
+    QuerySet,
+    Subquery,
+    Value,
+)
 from django.db.models.expressions import Combinable, NegatedExpression
-from django.db.models.functions import Lower, Now
+from django.db.models.functions import Coalesce, Lower, Now
 from django.utils import timezone
 
 from newsletter import alerts
@@ -43,6 +54,8 @@ OTHERS = "*"  # in SEND_DOMAIN_RATES: each domain that is not named
 BURST = timedelta(minutes=2)
 # A run passes mail that is held back once in this time, not once a batch: tokens come back.
 WALK_SECONDS = 60.0
+
+REMINDED_IN = timedelta(days=1)
 
 TOO_LATE = "Its edition was over before it could leave"
 
@@ -143,16 +156,34 @@ def _pause(
         return None
     log.warning("%s is paused: %s", standing, why)
     if by is None:
-        alerts.alert(
-            f"{standing.words} is paused",
-            f"The service paused {standing} by itself: {why}\n\n"
-            + (
-                f"It is resumed at {until.astimezone(UTC):%Y-%m-%d %H:%M} UTC."
-                if until
-                else "Mend the cause, then resume it in the admin, under Sending."
-            ),
-        )
+        _tell(standing)
     return standing
+
+
+def _tell(standing: SendingPause) -> None:
+    alerts.alert(
+        _subject(standing),
+        f"The service paused {standing} by itself: {standing.why}\n\n"
+        + (
+            f"It is resumed at {standing.until.astimezone(UTC):%Y-%m-%d %H:%M} UTC."
+            if standing.until
+            else "Mend the cause, then resume it in the admin, under Sending."
+        ),
+        # Another one comes only after somebody has ended it; what ends by itself may come often.
+        is_new=standing.until is None,
+    )
+
+
+def _subject(standing: SendingPause) -> str:
+    return f"{standing.words} is paused"
+
+
+def tell_of_standing_pauses(now: datetime) -> None:
+    """Tell the operators each day of the pauses that the service made and nobody has ended, and
+    each hour of one of which it is not known that they were told."""
+    for standing in SendingPause.objects.in_force().filter(by=None, until=None):
+        if not alerts.is_told(_subject(standing), now, now - REMINDED_IN):
+            _tell(standing)
 
 
 def resume() -> SendingPause | None:
@@ -182,6 +213,15 @@ def is_paused(domain: str = ALL) -> bool:
 def not_paused(domain: str | Combinable) -> NegatedExpression[Any]:
     """A condition of a query: no pause holds back the mail to `domain`."""
     return ~Exists(SendingPause.objects.holding(domain))
+
+
+def ended_since(
+    moment: datetime | Combinable, domain: str | Combinable = ALL
+) -> QuerySet[SendingPause]:
+    """The pauses of all sending, or of `domain` alone, that have ended since `moment`: what was
+    refused before is no reason to pause again."""
+    ended = SendingPause.objects.annotate(end=Coalesce("ended_at", "until"))
+    return ended.filter(domain=domain, end__gte=moment, end__lte=Now())
 
 
 # Rates
@@ -425,15 +465,33 @@ def why_waiting(domain: str, now: datetime) -> str:
     """What holds back the mail to `domain` at this moment, "" if nothing does."""
     held = SendingPause.objects.holding(domain).order_by("domain").first()
     if held is not None:
-        return f"{held.words} is paused since {held.since:%Y-%m-%d %H:%M} UTC: {held.why}"
+        return _paused(held)
     cap = warm_up.cap(_day(now)) if (warm_up := _warm_up()) else None
     if cap is not None and used_on(_day(now)) >= cap:
         return f"The warm-up cap of the day, {cap} mails, is reached."
     rates = {Limit.ALL.value: settings.SEND_RATE_PER_HOUR or None, domain: rate_of(domain)}
     for bucket in TokenBucket.objects.filter(name__in=list(rates)):
-        rate = rates[bucket.name]
-        if rate and refilled(bucket.tokens, bucket.filled_at, timezone.now(), rate) < 1:
-            return f"The rate of {rate} mails an hour to {bucket.name} is used up."
+        if why := _used_up(bucket, rates[bucket.name]):
+            return why
+    return ""
+
+
+def held_domains() -> dict[str, str]:
+    """What holds back the mail to single domains at this moment, by the domain."""
+    buckets = TokenBucket.objects.exclude(name__in=Limit.values) if _domain_rates() else ()
+    held = {bucket.name: _used_up(bucket, rate_of(bucket.name)) for bucket in buckets}
+    for pause in SendingPause.objects.in_force().exclude(domain=ALL):
+        held[pause.domain] = _paused(pause)
+    return {domain: why for domain, why in held.items() if why}
+
+
+def _paused(pause: SendingPause) -> str:
+    return f"{pause.words} is paused since {pause.since:%Y-%m-%d %H:%M} UTC: {pause.why}"
+
+
+def _used_up(bucket: TokenBucket, rate: int | None) -> str:
+    if rate and refilled(bucket.tokens, bucket.filled_at, timezone.now(), rate) < 1:
+        return f"The rate of {rate} mails an hour to {bucket.name} is used up."
     return ""
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 
 import pytest
@@ -15,6 +17,8 @@ from pytest_django import Settings
 from newsletter.alerts import alert, send_waiting
 from newsletter.models import Alert
 from tests.factories import MORNING
+from tests.newsletter.test_delivery import OnRecipient
+from tests.smtp import SmtpServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -66,6 +70,71 @@ def test_a_mail_server_that_is_away_breaks_nobody_and_a_later_tick_tries_again(
     assert not Alert.objects.get().waits
     assert send_waiting(timezone.now()) == 0
     assert len(mail.outbox) == 1
+
+
+def test_one_that_comes_anew_is_mailed_whatever_the_hour(clock: time_machine.Traveller) -> None:
+    alert("Paused", "first")
+    clock.shift(timedelta(minutes=20))
+    alert("Paused", "resumed, and paused again", is_new=True)
+    assert len(mail.outbox) == 2
+    assert "paused again" in mail.outbox[-1].body
+    clock.shift(timedelta(minutes=20))
+    alert("Paused", "still")
+    assert len(mail.outbox) == 2
+
+
+def test_one_that_comes_anew_while_its_mail_leaves_is_mailed_again(
+    smtp: SmtpServer, settings: Settings, clock: time_machine.Traveller
+) -> None:
+    settings.OPERATOR_ADDRESSES = ["olga@papers.example"]
+    there = settings.EMAIL_BACKEND
+
+    def again() -> None:
+        clock.shift(timedelta(seconds=1))
+        settings.EMAIL_BACKEND = AWAY
+        alert("Paused", "resumed, and paused again", is_new=True)
+        settings.EMAIL_BACKEND = there
+
+    smtp.replies = OnRecipient("250 OK", again)
+    alert("Paused", "first")
+    assert "first" in smtp.messages[0].get_content()
+    smtp.replies = {}
+    clock.shift(timedelta(minutes=10))
+    assert send_waiting(timezone.now()) == 1
+    assert "paused again" in smtp.messages[1].get_content()
+
+
+def test_a_mail_server_that_cannot_be_reached_is_tried_again(
+    smtp: SmtpServer, settings: Settings, clock: time_machine.Traveller
+) -> None:
+    there = settings.EMAIL_PORT
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        settings.EMAIL_PORT = server.getsockname()[1]
+    alert("Down", "text")
+    clock.shift(timedelta(minutes=10))
+    settings.EMAIL_PORT = there
+    assert send_waiting(timezone.now()) == 1
+    assert len(smtp.messages) == 1
+
+
+@pytest.mark.parametrize(
+    "operators", [["olga@papers.example"], ["olga@p.example", "otto@p.example"]]
+)
+def test_one_that_may_have_arrived_is_not_repeated_and_not_called_mailed(
+    smtp: SmtpServer,
+    settings: Settings,
+    clock: time_machine.Traveller,
+    operators: list[str],
+) -> None:
+    settings.OPERATOR_ADDRESSES = operators
+    smtp.after_data[operators[0]] = "drop"
+    alert("Down", "text")
+    for _ in range(6):
+        clock.shift(timedelta(minutes=10))
+        send_waiting(timezone.now())
+    assert len(smtp.messages) == 1
+    known = Alert.objects.get()
+    assert (known.waits, known.mailed_at) == (False, None)
 
 
 def test_within_a_transaction_it_leaves_when_that_commits() -> None:

@@ -20,7 +20,7 @@ from pytest_django import Settings
 from newsletter import addresses, bounces, delivery, events, sending, subscriptions
 from newsletter.addresses import address_hash, delivery_of_return_path, return_path
 from newsletter.events import Kind, process_pending, store
-from newsletter.models import Delivery, DeliveryEvent, Subscriber, Suppression
+from newsletter.models import Alert, Delivery, DeliveryEvent, SendingPause, Subscriber, Suppression
 from tests.factories import make_delivery, make_frozen_edition, make_paper, make_subscriber
 from tests.newsletter.pages import in_thread, until_blocked
 from tests.newsletter.test_bounces import dsn, feedback, plain
@@ -264,6 +264,60 @@ def test_a_days_deliveries_are_counted_once_however_many_are_refused(settings: S
     assert sum("COUNT(" in query["sql"] for query in queries) == 1
 
 
+def test_what_a_domain_refused_before_its_pause_ended_pauses_it_no_more(
+    settings: Settings,
+) -> None:
+    settings.POLICY_BOUNCE_PERCENT = 50
+    ours = sent_to("big.example", 12)
+    for one in ours[:6]:
+        tell(one, "bounced", "policy")
+    assert sending.resume_domain("big.example")
+    tell(ours[6], "bounced", "policy", occurred_at=timezone.now() - timedelta(hours=2))
+    assert not sending.is_paused("big.example")
+    # What it refuses of the mails since counts as before.
+    Delivery.objects.filter(state=State.SENT).update(handed_over_at=timezone.now())
+    for one in ours[7:]:
+        tell(one, "bounced", "policy")
+    assert sending.is_paused("big.example")
+
+
+def test_a_pause_that_ended_by_itself_ends_what_was_before_it(settings: Settings) -> None:
+    settings.POLICY_BOUNCE_PERCENT = 50
+    ours = sent_to("big.example", 6)
+    hour = timedelta(hours=1)
+    Delivery.objects.update(handed_over_at=timezone.now() - 2 * hour)
+    SendingPause.objects.create(
+        domain="big.example", why="They asked.", until=timezone.now() - hour
+    )
+    for one in ours:
+        tell(one, "bounced", "policy")
+    assert not sending.is_paused("big.example")
+
+
+def test_a_persons_pause_that_will_end_by_itself_has_not_ended(settings: Settings) -> None:
+    settings.POLICY_BOUNCE_PERCENT = 50
+    olga = User.objects.create_user("olga")
+    ours = sent_to("big.example", 6)
+    sending.pause_domain(
+        "big.example", "by hand", until=timezone.now() + timedelta(hours=1), by=olga
+    )
+    for one in ours:
+        tell(one, "bounced", "policy")
+    assert Alert.objects.get().subject == "Mail to big.example is refused while it is paused"
+
+
+def test_a_pause_of_another_domain_ends_nothing(settings: Settings) -> None:
+    settings.POLICY_BOUNCE_PERCENT = 50
+    ours = sent_to("big.example", 6)
+    for pause in (sending.pause("stop"), sending.pause_domain("other.example", "stop")):
+        assert pause
+    sending.resume()
+    sending.resume_domain("other.example")
+    for one in ours:
+        tell(one, "bounced", "policy")
+    assert sending.is_paused("big.example")
+
+
 def test_few_refusals_pause_no_domain_whatever_the_share(settings: Settings) -> None:
     settings.POLICY_BOUNCE_PERCENT = 0
     for one in sent_to("small.example", 4):
@@ -273,6 +327,18 @@ def test_few_refusals_pause_no_domain_whatever_the_share(settings: Settings) -> 
 
 def test_a_refusal_of_us_pauses_all_sending() -> None:
     tell(sent(), "failed", "sender", detail="domain is not verified")
+    assert sending.is_paused()
+
+
+def test_a_refusal_of_us_of_before_sending_was_resumed_pauses_nothing() -> None:
+    first, second, third = sent_to("big.example", 3)
+    before = timezone.now() - timedelta(minutes=10)
+    tell(first, "failed", "sender", occurred_at=before)
+    assert sending.resume()
+    tell(second, "failed", "sender", occurred_at=before)
+    assert not sending.is_paused()
+    assert second.state == State.PLANNED
+    tell(third, "failed", "sender")
     assert sending.is_paused()
 
 

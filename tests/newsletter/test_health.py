@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, date, datetime, time, timedelta
@@ -21,7 +22,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from newsletter import alerts, delivery, health, probes, sending, status
 from newsletter.findings import Level
-from newsletter.models import Alert, Delivery, SendingPause, Subscriber
+from newsletter.models import Alert, Delivery, SendingPause, Subscriber, TokenBucket
 from papers.models import Edition, EditionPaper, Harvest
 from tests.factories import TODAY, make_delivery, make_frozen_edition, make_paper, make_subscriber
 from tests.smtp import SmtpServer
@@ -244,6 +245,26 @@ def test_what_somebody_read_from_files_or_long_ago_failed_alerts_nobody() -> Non
     assert health.watch(NOON) == []
 
 
+BEFORE_NOON = 40  # minutes
+
+
+def planned_before_noon(*addresses: str) -> None:
+    """Deliveries of an edition that was frozen then."""
+    then = NOON - timedelta(minutes=BEFORE_NOON)
+    with time_machine.travel(then, tick=False):
+        paper = make_paper()
+        edition = make_frozen_edition(paper)
+        for address in addresses:
+            reader = make_subscriber(address, next_send_at=NOON + timedelta(hours=19))
+            make_delivery(reader, paper, edition=edition, planned_at=then)
+
+
+def send_until_noon() -> None:
+    for minutes in range(BEFORE_NOON, 0, -4):
+        with time_machine.travel(NOON - timedelta(minutes=minutes), tick=False):
+            delivery.send_planned()
+
+
 def late_delivery(**fields: Any) -> Delivery:
     subscriber = make_subscriber(next_send_at=NOON + timedelta(hours=19))
     values: dict[str, Any] = {"planned_at": NOON - timedelta(minutes=31)}
@@ -260,14 +281,8 @@ def test_a_mail_server_that_is_away_is_named(settings: Settings) -> None:
         closed = server.getsockname()[1]
     settings.EMAIL_BACKEND = "newsletter.smtp.SmtpBackend"
     settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", closed
-    paper = make_paper()
-    with time_machine.travel(NOON - timedelta(minutes=40), tick=False):
-        make_delivery(make_subscriber(), paper, edition=make_frozen_edition(paper))
-    Subscriber.objects.update(next_send_at=NOON + timedelta(hours=19))
-    Delivery.objects.update(planned_at=NOON - timedelta(minutes=40))
-    for minutes in range(40, 0, -8):
-        with time_machine.travel(NOON - timedelta(minutes=minutes), tick=False):
-            delivery.send_planned()
+    planned_before_noon("alice@example.org")
+    send_until_noon()
     [found] = health.stuck(NOON)
     assert found.level == Level.ERROR
     assert "no connection to the mail server" in found.found
@@ -287,6 +302,92 @@ def test_one_that_others_overtake_is_late_and_no_error() -> None:
     )  # fmt: skip
     [found] = health.watch(NOON)
     assert found.level == Level.WARNING
+
+
+def test_a_server_that_refuses_everybody_for_now_is_told_with_what_it_says(
+    smtp: SmtpServer,
+) -> None:
+    readers = ["alice@one.example", "bob@two.example", "charlie@three.example"]
+    smtp.replies = {one: f"451 4.3.0 <{one}> lookup failed" for one in readers}
+    planned_before_noon(*readers)
+    send_until_noon()
+    now = NOON - timedelta(minutes=1)
+    [found] = health.stuck(now)
+    assert found.level == Level.ERROR
+    assert "3 deliveries are refused for now" in found.found
+    assert "451 4.3.0" in found.found
+    assert "@" not in found.found
+    assert status.LATE in status._public_troubles(now, unknown=False)
+    SendingPause.objects.create(why="That is told already.")
+    assert list(health.stuck(now)) == []
+
+
+def test_full_mailboxes_alone_alarm_nobody(smtp: SmtpServer) -> None:
+    readers = [f"reader{number}@{number}.example" for number in range(8)]
+    planned_before_noon(*readers)
+    for one in (readers[0], readers[5]):
+        smtp.replies[one] = "452 4.2.2 Mailbox full"
+    send_until_noon()
+    assert Counter(Delivery.objects.values_list("state", flat=True)) == {"sent": 6, "planned": 2}
+    Delivery.objects.update(not_before=NOON + timedelta(hours=2))
+    assert list(health.stuck(NOON + timedelta(minutes=10))) == []  # nothing has left for long
+    # One more, planned since.
+    Delivery.objects.filter(subscriber__address=readers[0]).update(planned_at=NOON)
+    assert list(health.stuck(NOON + timedelta(minutes=31))) == []
+
+
+def test_a_server_that_refuses_all_that_is_left_is_told(smtp: SmtpServer) -> None:
+    readers = [f"reader{number}@{number}.example" for number in range(12)]
+    planned_before_noon(*readers)
+    smtp.replies = dict.fromkeys(readers[6:], "451 4.3.0 no space")
+    send_until_noon()
+    later = NOON + timedelta(minutes=10)
+    Delivery.objects.update(not_before=later + timedelta(minutes=20))
+    [found] = health.stuck(later)
+    assert found.level == Level.ERROR
+    assert "6 deliveries are refused for now" in found.found
+
+
+def test_what_was_handed_over_and_refused_has_not_left(smtp: SmtpServer) -> None:
+    planned_before_noon("alice@one.example", "bob@two.example")
+    smtp.replies["bob@two.example"] = "451 4.3.0 no space"
+    untried = Delivery.objects.filter(subscriber__address="alice@one.example")
+    untried.update(not_before=NOON)
+    with time_machine.travel(NOON - timedelta(minutes=20), tick=False):
+        delivery.send_planned()
+    untried.update(not_before=None)
+    [found] = health.stuck(NOON)
+    assert found.level == Level.ERROR
+    assert "451 4.3.0 no space" in found.found
+
+
+@pytest.mark.parametrize("by", ["pause", "rate"])
+def test_what_a_domain_holds_back_is_late_and_no_error(settings: Settings, by: str) -> None:
+    planned_before_noon("alice@one.example", "bob@two.example")
+    if by == "pause":
+        SendingPause.objects.create(domain="two.example", why="It blocks us.")
+        why = "It blocks us."
+    else:
+        settings.SEND_DOMAIN_RATES = "two.example=1"
+        TokenBucket.objects.create(name="two.example", tokens=0, filled_at=timezone.now())
+        why = "The rate of 1 mails an hour to two.example is used up."
+    held, stuck = health.stuck(NOON)
+    assert (held.level, stuck.level) == (Level.WARNING, Level.ERROR)
+    assert held.found.startswith("1 delivery has waited")
+    assert held.found.endswith(why)
+    assert "1 delivery has waited" in stuck.found
+    Delivery.objects.filter(subscriber__address="alice@one.example").delete()
+    assert [one.level for one in health.stuck(NOON)] == [Level.WARNING]
+
+
+def test_of_many_domains_that_hold_mail_back_the_one_with_the_most_is_named() -> None:
+    planned_before_noon("a@one.example", "b@two.example", "c@two.example", "d@three.example")
+    for domain in ("one.example", "two.example", "three.example"):
+        SendingPause.objects.create(domain=domain, why=f"{domain} blocks us.")
+    [found] = health.stuck(NOON)
+    assert found.level == Level.WARNING
+    assert found.found.startswith("4 deliveries have waited")
+    assert found.found.endswith("two.example blocks us. So it is with 2 domains more.")
 
 
 def test_what_is_held_back_by_a_pause_says_why() -> None:
@@ -341,7 +442,7 @@ def test_what_is_lost_is_told_when_it_becomes_more_and_not_each_hour(
     edition = freeze_at(TODAY)
     tomorrow = NOON + timedelta(days=1)
 
-    def mails_after(hour: int, number: int, **fields: Any) -> int:
+    def mails_after(hour: float, number: int, **fields: Any) -> int:
         """How many alerts were mailed by that hour, with so many more deliveries."""
         for _ in range(number):
             address = f"reader{Delivery.objects.count()}@example.org"
@@ -360,11 +461,66 @@ def test_what_is_lost_is_told_when_it_becomes_more_and_not_each_hour(
     assert "Of 106 deliveries of 2026-11-20, 4 failed and 6 expired." in told.get_content()
     assert mails_after(3, 0) == 1
     assert mails_after(4, 1, state=S.EXPIRED) == 2
+    assert mails_after(4.5, 1, state=S.EXPIRED) == 2  # within the hour of that mail
+    assert mails_after(5.5, 0) == 3
+    Delivery.objects.filter(state=S.FAILED).update(state=S.SENT, sent_at=NOON)  # it did arrive
+    assert mails_after(7, 0) == 3
+
+
+def lost_of(day: date, number: int) -> Edition:
+    edition = freeze_at(day)
+    for _ in range(number):
+        address = f"reader{Delivery.objects.count()}@example.org"
+        reader = make_subscriber(address, next_send_at=NOON + timedelta(days=9))
+        make_delivery(reader, edition=edition, state=S.EXPIRED)
+    return edition
+
+
+def test_lost_mail_of_an_edition_that_is_no_longer_looked_at_is_not_told_again(
+    smtp: SmtpServer, settings: Settings
+) -> None:
+    settings.OPERATOR_ADDRESSES = ["olga@papers.example"]
+    lost_of(TODAY - timedelta(days=1), 6)
+    lost_of(TODAY, 5)
+    for hours in range(0, 72, 2):
+        with time_machine.travel(NOON + timedelta(hours=hours), tick=False):
+            health.alert_operators(timezone.now())
+            alerts.send_waiting(timezone.now())
+    [told] = [one for one in smtp.messages if "expired" in one["subject"]]
+    assert "5 expired" in told.get_content()
+    assert "6 expired" in told.get_content()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_without_operators_lost_mail_is_raised_once(settings: Settings) -> None:
+    settings.OPERATOR_ADDRESSES = []
+    lost_of(TODAY, 5)
+    for minutes in range(5):
+        with time_machine.travel(NOON + timedelta(minutes=minutes), tick=False):
+            health.alert_operators(timezone.now())
+    assert Alert.objects.get().times == 1
+
+
+def test_sign_ups_without_their_answer_are_told_and_those_that_a_pause_holds_are_not() -> None:
+    due = NOON - timedelta(minutes=31)
+    make_subscriber("new@one.example", state=Subscriber.State.PENDING, answer_due_at=due)
+    olga = User.objects.create_user("olga")
+    pause = SendingPause.objects.create(domain="one.example", why="It blocks us.", by=olga)
+    health.alert_operators(NOON)
+    assert not Alert.objects.exists()
+    [found] = health.answers(NOON)
+    assert (found.level, found.check) == (Level.WARNING, "sign-up")
+    pause.delete()
+    health.alert_operators(NOON)
+    known = Alert.objects.get()
+    assert known.subject == "Sign-ups wait for their answer"
+    assert "1 sign-up has waited over 30 minutes" in known.text
 
 
 def test_what_only_needs_patience_raises_no_alert() -> None:
     late_delivery()
-    SendingPause.objects.create(why="Over the weekend.")
+    olga = User.objects.create_user("olga")
+    SendingPause.objects.create(why="Over the weekend.", by=olga)
     health.alert_operators(NOON)
     assert not Alert.objects.exists()
 

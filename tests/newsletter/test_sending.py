@@ -15,6 +15,7 @@ import pytest
 import time_machine
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, User
+from django.core import mail
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, transaction
@@ -211,6 +212,55 @@ def test_a_pause_by_the_service_tells_the_operators_and_one_by_hand_does_not(
         sending.pause("the provider refuses our key")
     assert Alert.objects.get().subject == "All sending is paused"
     assert "refuses our key" in Alert.objects.get().text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_each_pause_by_the_service_is_mailed_and_each_day_that_it_lasts(
+    settings: Settings,
+) -> None:
+    settings.OPERATOR_ADDRESSES = ["olga@papers.example"]
+
+    def mails_after(span: timedelta) -> int:
+        """How many there are when a watch each ten minutes has gone on for so long."""
+        for _ in range(span // timedelta(minutes=10)):
+            clock.shift(timedelta(minutes=10))
+            sending.tell_of_standing_pauses(timezone.now())
+        return len(mail.outbox)
+
+    with time_machine.travel(timezone.now(), tick=False) as clock:
+        sending.pause("the key is refused")
+        assert mails_after(timedelta(minutes=20)) == 1
+        sending.resume()
+        sending.pause("the key is refused again")
+        assert len(mail.outbox) == 2
+        assert "again" in mail.outbox[-1].body
+        assert mails_after(timedelta(hours=23, minutes=50)) == 2
+        assert mails_after(timedelta(minutes=10)) == 3
+        sending.resume()
+        sending.pause_domain("one.example", "by hand", by=User.objects.create_user("olga"))
+        assert mails_after(timedelta(days=2)) == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_pause_of_which_the_operators_may_not_know_is_told_each_hour(
+    smtp: SmtpServer, settings: Settings
+) -> None:
+    settings.OPERATOR_ADDRESSES = ["olga@papers.example"]
+    with time_machine.travel(timezone.now(), tick=False) as clock:
+        sending.pause("the provider does not answer")
+        sending.resume()
+        assert len(smtp.messages) == 1
+        smtp.after_data["olga@papers.example"] = "drop"
+        sending.pause("the provider still does not answer")
+        for _ in range(12):
+            clock.shift(timedelta(minutes=10))
+            sending.tell_of_standing_pauses(timezone.now())
+        assert len(smtp.messages) == 4
+        smtp.after_data.clear()
+        for _ in range(24):
+            clock.shift(timedelta(minutes=10))
+            sending.tell_of_standing_pauses(timezone.now())
+        assert len(smtp.messages) == 5
 
 
 @pytest.mark.parametrize("hours", [2, None])
