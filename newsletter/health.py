@@ -20,11 +20,12 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from newsletter import sending
+from newsletter.addresses import address_hash
 from newsletter.alerts import alert
 from newsletter.bounces import without_addresses
 from newsletter.delivery import NO_CONNECTION, counts_by_state
 from newsletter.findings import Finding, Level, error, ok, several, warning
-from newsletter.models import Alert, Delivery, SendingPause, Subscriber
+from newsletter.models import Alert, ConsentRecord, Delivery, SendingPause, Subscriber
 from papers.models import Edition, Harvest, Paper, Source
 
 ANSWER_KEPT = 60
@@ -435,14 +436,18 @@ def answers(now: datetime) -> Iterator[Finding]:
 
 
 def _late_answers(now: datetime) -> Finding | None:
-    late = Subscriber.objects.awaiting_answer(now - STUCK)
-    if not (number := late.count()):
+    # When they asked, and not when the next try is due: each moves that on.
+    asked = ConsentRecord.objects.filter(act=ConsentRecord.Act.ASKED, at__gt=now - STUCK)
+    just_asked = set(asked.values_list("address_hash", flat=True))
+    waiting = Subscriber.objects.filter(answer_due_at__isnull=False).values_list("pk", "address")
+    ids = [pk for pk, address in waiting if address_hash(address) not in just_asked]
+    if not (number := len(ids)):
         return None
     waits = several(number, "sign-up has", "sign-ups have")
     found = f"{waits} waited over {MINUTES} minutes for an answer."
     silent = "People wait for a confirmation that does not come."
     domain = sending.domain_expression(OuterRef("address"))
-    if late.filter(sending.not_paused(domain)).exists():
+    if Subscriber.objects.filter(sending.not_paused(domain), pk__in=ids).exists():
         do = "See that worker and beat run and that the mail server answers."
         return error("sign-up", found, silent, do)
     return warning("sign-up", f"{found} A pause holds them back.", silent, "See Admin → Sending.")

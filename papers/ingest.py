@@ -260,7 +260,7 @@ def _write(
     Paper.objects.bulk_create(new.values())
     changed = {key: paper for key, (paper, was) in before.items() if was != _merged(paper)}
     for paper in changed.values():
-        paper.updated_at = now
+        paper.updated_at = timezone.now()  # as it is written: `now` may be an hour ago
     Paper.objects.bulk_update(changed.values(), [*MERGED, "updated_at"], batch_size=100)
     known.write_said()
     counted = _write_signals(touched, now)

@@ -21,8 +21,16 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from newsletter import alerts, delivery, health, probes, sending, status
+from newsletter.addresses import address_hash
 from newsletter.findings import Level
-from newsletter.models import Alert, Delivery, SendingPause, Subscriber, TokenBucket
+from newsletter.models import (
+    Alert,
+    ConsentRecord,
+    Delivery,
+    SendingPause,
+    Subscriber,
+    TokenBucket,
+)
 from papers.models import Edition, EditionPaper, Harvest
 from tests.factories import TODAY, make_delivery, make_frozen_edition, make_paper, make_subscriber
 from tests.smtp import SmtpServer
@@ -515,6 +523,18 @@ def test_sign_ups_without_their_answer_are_told_and_those_that_a_pause_holds_are
     known = Alert.objects.get()
     assert known.subject == "Sign-ups wait for their answer"
     assert "1 sign-up has waited over 30 minutes" in known.text
+
+
+def test_a_sign_up_whose_answer_was_tried_meanwhile_waits_since_it_was_asked_for() -> None:
+    tried = NOON + timedelta(minutes=9)  # and is in hand until then
+    waits = make_subscriber(state=Subscriber.State.PENDING, answer_due_at=tried)
+    asked = ConsentRecord.objects.create(
+        address_hash=address_hash(waits.address), act="asked", way="the form", at=NOON
+    )
+    ConsentRecord.objects.update(at=NOON - timedelta(minutes=29))
+    assert [found.level for found in health.answers(NOON)] == [Level.OK]
+    ConsentRecord.objects.filter(pk=asked.pk).update(at=NOON - timedelta(minutes=31))
+    assert [found.level for found in health.answers(NOON)] == [Level.ERROR]
 
 
 def test_what_only_needs_patience_raises_no_alert() -> None:
