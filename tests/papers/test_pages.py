@@ -594,6 +594,17 @@ def test_a_withdrawn_papers_page_says_so(client: Client) -> None:
     assert "Its source withdrew this paper on" in page(client, paper.get_absolute_url())
 
 
+def test_every_list_says_of_a_paper_that_it_was_withdrawn(client: Client) -> None:
+    there = make_paper("There", categories=["cs.LG"])
+    gone = make_paper("Gone", categories=["cs.LG"], withdrawn_on=TODAY)
+    make_frozen_edition(there, gone, day=TODAY)
+    for path in ("/", "/categories/cs.LG", "/authors/Ada%20Alvarez"):
+        said = re.findall(
+            r'<article>(<p class="mark bad">Withdrawn</p>)?<h2>.*?>(\w+)</a>', page(client, path)
+        )
+        assert {title: bool(mark) for mark, title in said} == {"There": False, "Gone": True}
+
+
 def test_a_licence_that_is_no_address_of_the_web_is_no_link(client: Client) -> None:
     for licence in ("javascript:alert(1)", "creativecommons.org/licenses/by/4.0/"):
         paper = make_paper(licence=licence)
