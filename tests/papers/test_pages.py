@@ -157,12 +157,58 @@ def test_of_two_sources_of_a_counter_lists_show_the_larger_and_whose_it_is_a_pap
         paper.signals.create(source="file", counter=counter, value=value, observed_at=MORNING)
     make_frozen_edition(paper, day=TODAY)
     card = page(client, "/")
-    assert "<p>40 upvotes in a file</p><p>2 comments</p><p>6.0k stars</p>" in card
+    assert "<p>40 upvotes</p><p>2 comments</p><p>6.0k stars</p>" in card
     body = page(client, paper.get_absolute_url())
     where = "https://huggingface.co/papers/2611.00001"
     told = f'7 upvotes <b>+1</b>, <a href="{where}">2 comments</a> on Hugging Face'
     assert f"<span>{told}</span>" in body
-    assert "<span>40 upvotes, 1 comment, 5965 stars in a file</span>" in body
+    assert "<span>40 upvotes, 1 comment, 5965 stars</span>" in body
+
+
+def test_whoever_counts_is_named_whatever_its_name(client: Client) -> None:
+    papers = {name: make_paper(name) for name in ("biorxiv", "arxiv", "huggingface")}
+    for value, (source, paper) in enumerate(papers.items(), 300):
+        for age, counted in ((30, value - 9), (2, value)):
+            paper.signals.create(
+                source=source,
+                counter="upvotes",
+                value=counted,
+                observed_at=MORNING - timedelta(hours=age),
+            )
+    papers["huggingface"].signals.create(
+        source="zenodo", counter="stars", value=7, observed_at=MORNING
+    )
+    make_frozen_edition(*papers.values(), day=TODAY)
+    for path in ("/", "/papers/top"):
+        body = page(client, path)
+        for said in (
+            "300 upvotes on biorxiv",
+            "301 upvotes on arXiv",
+            "302 upvotes on Hugging Face",
+        ):
+            assert f"<p>{said} <b>+9</b></p>" in body
+        assert "<p>7 stars</p>" in body
+    assert headings(page(client, "/papers/top")) == ["huggingface", "arxiv", "biorxiv"]
+    body = page(client, papers["biorxiv"].get_absolute_url())
+    assert "<span>300 upvotes <b>+9</b> on biorxiv</span>" in body
+    body = page(client, papers["huggingface"].get_absolute_url())
+    assert (
+        "<span>302 upvotes <b>+9</b> on Hugging Face</span><span>7 stars on zenodo</span>" in body
+    )
+
+
+def test_what_a_file_only_repeats_is_not_told_twice(client: Client) -> None:
+    paper = make_paper()
+    for counter, value in (("upvotes", 118), ("comments", 10)):
+        for source in ("huggingface", "file", "biorxiv"):
+            paper.signals.create(source=source, counter=counter, value=value, observed_at=MORNING)
+    paper.signals.create(source="listing", counter="upvotes", value=117, observed_at=MORNING)
+    body = page(client, paper.get_absolute_url())
+    assert re.findall(r"<span>([^<]*upvotes[^<]*)</span>", body) == [
+        "118 upvotes, 10 comments on Hugging Face",
+        "118 upvotes, 10 comments on biorxiv",
+        "117 upvotes",
+    ]
 
 
 @pytest.mark.parametrize(
