@@ -93,20 +93,16 @@ class Day:
 class Period:
     """A week, a month, or the last days: both ends included.
 
-    name: of its address. earlier, later: the first days of the nearest such periods that have an
-    edition.
+    name: of its address. newest_day: of its editions, else the last of its days that has come.
+    earlier, later: the first days of the nearest such periods that have an edition.
     """
 
     name: str
     first: date
     last: date
+    newest_day: date
     earlier: date | None = None
     later: date | None = None
-
-    @property
-    def newest_day(self) -> date:
-        """The last of its days that has come."""
-        return min(self.last, timezone.now().date())
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +133,10 @@ def _day(editions: QuerySet[Edition], asked: date | None) -> Day:
     later = settled.filter(day__gt=OuterRef("day")).order_by("day").values("day")[:1]
     edition = editions.annotate(earlier=earlier, later=later).first()
     if edition is None:
-        return Day(asked) if asked is None else Day(asked, None, (), *_beside(asked, asked))
+        if asked is None:
+            return Day(asked)
+        earlier_day, _, later_day = _around(asked, asked)
+        return Day(asked, None, (), earlier_day, later_day)
     candidates = list(shown().filter(edition=edition))
     counts, votes = counts_and_votes([row.paper_id for row in candidates])
     return Day(
@@ -152,12 +151,14 @@ def _day(editions: QuerySet[Edition], asked: date | None) -> Day:
     )
 
 
-def _beside(first: date, last: date) -> tuple[date | None, date | None]:
-    """The days of the settled editions next before `first` and next after `last`."""
+def _around(first: date, last: date) -> tuple[date | None, date | None, date | None]:
+    """The days of settled editions: next before `first`, newest up to `last`, next after that."""
     found = Edition.objects.settled().aggregate(
-        earlier=Max("day", filter=Q(day__lt=first)), later=Min("day", filter=Q(day__gt=last))
+        earlier=Max("day", filter=Q(day__lt=first)),
+        newest=Max("day", filter=Q(day__range=(first, last))),
+        later=Min("day", filter=Q(day__gt=last)),
     )
-    return found["earlier"], found["later"]
+    return found["earlier"], found["newest"], found["later"]
 
 
 # --- Weeks, months, the last days -----------------------------------------------------------------
@@ -173,13 +174,14 @@ def month(first: date) -> Period:
 
 def top() -> Period:
     today = timezone.now().date()
-    return Period("top", today - timedelta(days=TOP_DAYS - 1), today)
+    return Period("top", today - timedelta(days=TOP_DAYS - 1), today, today)
 
 
 def _period(name: str, first: date, last: date) -> Period:
     start = {"week": _week_of, "month": _month_of}[name]
-    earlier, later = _beside(first, last)
-    return Period(name, first, last, earlier and start(earlier), later and start(later))
+    earlier, newest, later = _around(first, last)
+    newest = newest or min(last, timezone.now().date())
+    return Period(name, first, last, newest, earlier and start(earlier), later and start(later))
 
 
 def _week_of(day: date) -> date:

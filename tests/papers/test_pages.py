@@ -446,11 +446,24 @@ def test_one_line_leads_from_each_period_to_the_others(
     body = page(client, path)
     [tabs] = re.findall(r'<nav class="tabs".*?</nav>', body, re.S)
     assert re.findall(r'href="([^"]+)"', tabs) == [
-        "/", "/papers/week/2026-W47", "/papers/month/2026-11", "/papers/top",
+        "/" if tab == "30 days" else "/papers/2026-11-20",
+        "/papers/week/2026-W47", "/papers/month/2026-11", "/papers/top",
     ]  # fmt: skip
     assert re.findall(r">([^<>\n]+)</a>", tabs) == ["Day", "Week", "Month", "30 days"]
     assert re.findall(r'aria-current="true">([^<]+)<', tabs) == [tab]
     assert menu in body
+
+
+def test_no_line_of_periods_is_empty_or_loses_the_place(client: Client) -> None:
+    make_frozen_edition(make_paper(), day=date(2026, 10, 7))
+    old = "/papers/2026-10-07", "/papers/week/2026-W41", "/papers/month/2026-10", "/papers/top"
+    for path in old[:3]:
+        body = page(client, path)
+        assert "Other periods" not in body  # there are none
+        [tabs] = re.findall(r'<nav class="tabs".*?</nav>', body, re.S)
+        assert re.findall(r'href="([^"]+)"', tabs) == list(old)
+    make_frozen_edition(make_paper("Newer"), day=TODAY)
+    assert 'aria-label="Other periods"' in page(client, "/papers/week/2026-W41")
 
 
 def test_the_top_are_the_last_thirty_days(client: Client) -> None:
