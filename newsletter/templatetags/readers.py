@@ -48,6 +48,8 @@ _ANONYMOUS_FORM = """<form id="votes" action="{page}" hidden>\
 <input type="hidden" name="next" value="{here}"></form>"""
 _BUTTON = """<button form="votes" formaction="{page}" id="vote-{uuid}" name="vote" \
 value="{vote}" aria-pressed="{pressed}" aria-label="{count} {unit}: {title}">{count}</button>"""
+# Shown to who comes back from signing in for it: the style sheet hides those that no address names.
+_HINT = '<i id="up-{uuid}">Press ▲ to upvote.</i>'
 _ANONYMOUS = '<button form="votes" name="vote" value="{uuid}">{count}</button>'
 
 
@@ -93,7 +95,8 @@ def vote_box(context: Context, paper: Paper) -> str:
         vote="0" if own else "1",
         pressed="true" if own else "false",
     )
-    return format_html("{}{}", _form(request), button)
+    hint = "" if own else format_html(_HINT, uuid=paper.uuid)
+    return format_html("{}{}{}", _form(request), hint, button)
 
 
 def _form(request: HttpRequest) -> str:

@@ -92,7 +92,10 @@ def test_a_vote_is_protected_against_forged_posts() -> None:
 def test_who_is_not_signed_in_is_led_there_and_votes_nothing(client: Client) -> None:
     paper = make_paper()
     answer = client.post(f"/votes/{paper.uuid}/", {"next": "/papers/2026-11-20"})
-    assert answer["Location"] == "/sign-in/?next=%2Fpapers%2F2026-11-20"
+    assert answer["Location"] == f"/sign-in/?next=%2Fpapers%2F2026-11-20&vote={paper.uuid}"
+    form = client.get(answer["Location"]).content.decode()
+    assert "<h1>Sign in to upvote</h1>" in form
+    assert f'name="next" value="/papers/2026-11-20#up-{paper.uuid}"' in form
     assert not Vote.objects.exists()
 
 
@@ -118,13 +121,18 @@ def test_signing_in_for_an_upvote_leads_back_to_the_papers_place(client: Client)
     there = {"next": "/papers/top?page=2", "vote": str(paper.uuid)}
     form = client.get("/sign-in/", there).content.decode()
     assert "<h1>Sign in to upvote</h1>" in form
-    place = f"/papers/top?page=2#vote-{paper.uuid}"
+    place = f"/papers/top?page=2#up-{paper.uuid}"
     assert f'name="next" value="{place}"' in form
     client.post(f"/sign-in/?{urlencode(there)}", {"next": place, "address": alice.address})
     answer = client.post(page_of(alice, Purpose.SIGN_IN))
     assert answer["Location"] == place
     assert client.get("/sign-in/", there)["Location"] == place
     assert not Vote.objects.exists()
+    hint = f'<i id="up-{paper.uuid}">Press ▲ to upvote.</i>'
+    where = paper.get_absolute_url()
+    assert hint in client.get(where).content.decode()
+    votes.give(alice, paper)
+    assert hint not in client.get(where).content.decode()
 
 
 @pytest.mark.parametrize("vote", ["", "x", "\r\nSet-Cookie: a=b", "//evil.example", "٣" * 36])
