@@ -50,12 +50,13 @@ _BUTTON = """<button form="votes" formaction="{page}" id="vote-{uuid}" name="vot
 value="{vote}" aria-pressed="{pressed}" aria-label="{count} {unit}: {title}">{count}</button>"""
 # Shown to who comes back from signing in for it: the style sheet hides those that no address names.
 _HINT = '<i id="up-{uuid}">Press ▲ to upvote.</i>'
+_HOW = '{}<p class="how">▲ Upvotes of the readers here: press one to sign in and add yours.</p>'
 _ANONYMOUS = '<button form="votes" name="vote" value="{uuid}">{count}</button>'
 
 
 @register.simple_tag(takes_context=True)
 def load_votes(context: Context, cards: Iterable[Card | Paper]) -> str:
-    """Before a list of papers: read the votes of all of them at once."""
+    """Before a list of papers: read the votes of all of them at once, and say what ▲ is for."""
     request = _request(context)
     if request is None:
         return ""
@@ -68,7 +69,10 @@ def load_votes(context: Context, cards: Iterable[Card | Paper]) -> str:
         elif paper.pk not in known:
             unknown.append(paper.pk)
     _ask(known, unknown)
-    return _form(request)
+    form = _form(request)
+    if form and sign_in.reader_of(request) is None:
+        return format_html(_HOW, form)
+    return form
 
 
 @register.simple_tag(takes_context=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from urllib.parse import urlencode
 
 import numpy as np
@@ -114,6 +114,17 @@ def test_a_visitor_sees_the_number_and_the_way_to_sign_in(client: Client) -> Non
     assert f'name="next" value="{paper.get_absolute_url()}"' in page
     assert f'<button form="votes" name="vote" value="{paper.uuid}">3</button>' in page
     assert "aria-pressed" not in page
+
+
+def test_a_list_says_once_what_pressing_is_for_to_who_is_not_signed_in(client: Client) -> None:
+    for day in (1, 2):
+        make_paper(f"Paper {day}", categories=["cs.LG"], listing_day=date(2026, 11, day))
+    make_frozen_edition(*Paper.objects.all())
+    how = "press one to sign in and add yours."
+    for path in ("/", "/papers/top", "/categories/cs.LG", "/search?q=paper"):
+        assert client.get(path).content.decode().count(how) == 1
+    signed_in(client, make_subscriber())
+    assert how not in client.get("/").content.decode()
 
 
 def test_signing_in_for_an_upvote_leads_back_to_the_papers_place(client: Client) -> None:
