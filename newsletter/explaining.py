@@ -226,12 +226,15 @@ def why_not(delivery: Delivery, paper: Paper) -> Answer:
             delivery.reason_details[place],
             titles_named_by(delivery),
         )
-        since = " It was hidden since, and leaves no more." if hidden else ""
+        done = "hidden" if hidden else "withdrawn" if paper.withdrawn_on else ""
+        since = f" It was {done} since, and leaves no more." if done else ""
         return Answer(paper, "picked", f"It is in place {place + 1}: {reason}.{since}")
     if not rows:
         return Answer(paper, "elsewhere", _elsewhere(delivery, paper))
     if hidden:
         return Answer(paper, "hidden", "The curators have hidden it.")
+    if paper.withdrawn_on is not None:
+        return Answer(paper, "withdrawn", f"Its source withdrew it on {paper.withdrawn_on}.")
     if delivery.edition.state == Edition.State.EMPTY and delivery.editions_from is None:
         return Answer(paper, "empty", f"The edition is empty. {delivery.edition.reason}")
     return _Again(delivery, paper).answer()

@@ -132,7 +132,7 @@ def quoted(abstract: str, key: int) -> tuple[str, str]:
 
 
 def picks_of(delivery: Delivery) -> list[Pick]:
-    """The picks of a delivery, without those hidden since it was planned."""
+    """The picks of a delivery, without those hidden or withdrawn since it was planned."""
     return Composer([delivery]).picks_of(delivery)
 
 
@@ -214,7 +214,7 @@ def compose(delivery: Delivery) -> PreparedMessage:
     """The mail of a delivery.
 
     Raises:
-        NothingToSend: all its picks were hidden since it was planned.
+        NothingToSend: all its picks were hidden or withdrawn since it was planned.
     """
     return Composer([delivery]).compose(delivery)
 
@@ -295,11 +295,11 @@ class Composer:
         """The mail of one of them.
 
         Raises:
-            NothingToSend: all its picks were hidden since it was planned.
+            NothingToSend: all its picks were hidden or withdrawn since it was planned.
         """
         picks = self.picks_of(delivery)
         if not picks:
-            raise NothingToSend("Every paper picked was hidden before the mail left.")
+            raise NothingToSend("Every paper picked was hidden or withdrawn before the mail left.")
         subscriber, edition = delivery.subscriber, delivery.edition
         subject = subject_of(picks)
         second = picks[1].paper.title if len(picks) > 1 else ""
@@ -383,11 +383,11 @@ class Sheet:
         self._unsubscribe_page = links.page(Purpose.UNSUBSCRIBE, UNSUBSCRIBE)
 
     def refresh(self, paper_ids: Iterable[int]) -> dict[int, EditionPaper]:
-        """Those of these papers that are not hidden, as they are now."""
+        """Those of these papers that are neither hidden nor withdrawn, as they are now."""
         rows = EditionPaper.objects.filter(edition__in=self._of, paper__in=paper_ids)
         rows = rows.order_by("edition__day")  # of two the newest counts, and is written last
         hidden = rows.filter(curation=EditionPaper.Curation.HIDDEN).order_by().values("paper")
-        shown = rows.exclude(paper__in=hidden)
+        shown = rows.filter(paper__withdrawn_on=None).exclude(paper__in=hidden)
         versions = dict(shown.values_list("paper_id", "paper__updated_at"))
         known = self._candidates
         stale = {

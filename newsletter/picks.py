@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 State = Delivery.State
 
 NOT_CLOSE = "Nothing of this day was close enough to the reader's subjects."
-ALL_SHOWN = "Every paper of this day was hidden, muted or shown to this reader before."
+ALL_SHOWN = "Every paper of this day was hidden, withdrawn, muted or shown to this reader before."
 NOT_CLOSE_OF_DAYS = NOT_CLOSE.replace("this day", "these days")
 ALL_SHOWN_OF_DAYS = ALL_SHOWN.replace("this day", "these days")
 

@@ -36,6 +36,7 @@ from papers.models import Paper
 
 ON_PAGE = 100  # of a reader's saved papers, votes and submissions, the newest
 NEXT = "next"  # a cookie of the asking browser: where to go once signed in
+BUTTON, HINT = "vote", "up"  # with a paper's uuid, their ids: see templatetags/readers.py
 
 ReaderView = Callable[..., HttpResponse]
 
@@ -49,7 +50,8 @@ def for_readers(view: ReaderView) -> Callable[..., HttpResponse]:
         if reader is None:
             posted = request.method == "POST"
             back = request.POST.get(NEXT) if posted else request.get_full_path()
-            return redirect(sign_in_page(own_path(back, reverse("reader"))))
+            page = own_path(back, reverse("reader"))
+            return redirect(sign_in_page(page, upvoting=options.get("uuid")))
         try:
             response = view(request, reader, *args, **options)
         except Subscriber.DoesNotExist:  # erased meanwhile, in another tab
@@ -59,8 +61,9 @@ def for_readers(view: ReaderView) -> Callable[..., HttpResponse]:
     return guarded
 
 
-def sign_in_page(back: str) -> str:
-    return f"{reverse('sign_in')}?{urlencode({NEXT: back})}"
+def sign_in_page(back: str, *, upvoting: UUID | None = None) -> str:
+    query = {NEXT: back} | ({"vote": str(upvoting)} if upvoting else {})
+    return f"{reverse('sign_in')}?{urlencode(query)}"
 
 
 @never_cache
@@ -75,10 +78,10 @@ def _ask(request: HttpRequest) -> HttpResponse:
     back = own_path(request.POST.get(NEXT) or request.GET.get(NEXT), "")
     vote = request.GET.get("vote", "")
     if re.fullmatch("[0-9a-f-]{36}", vote):  # by a paper's button, and back to it
-        back = own_path(_at_vote(back or "/", vote), "")
+        back = own_path(_at(HINT, vote, back or "/"), "")
     if reader_of(request) is not None:
         return redirect(back or "reader")
-    context = {"form": SignInForm(), "next": back, "upvoting": "#vote-" in back}
+    context = {"form": SignInForm(), "next": back, "upvoting": f"#{HINT}-" in back}
     if request.method != "POST":
         return render(request, "newsletter/sign_in.html", context)
     form = SignInForm(request.POST)
@@ -201,12 +204,12 @@ def vote(request: HttpRequest, reader: Subscriber, uuid: UUID) -> HttpResponse:
     else:
         votes.give(reader, paper)
     back = own_path(request.POST.get(NEXT), paper.get_absolute_url())
-    return redirect(_at_vote(back, paper.uuid))
+    return redirect(_at(BUTTON, paper.uuid, back))
 
 
-def _at_vote(page: str, uuid: UUID | str) -> str:
-    """Where on a page the button of a paper stands."""
-    return f"{page.partition('#')[0]}#vote-{uuid}"
+def _at(what: str, uuid: UUID | str, page: str) -> str:
+    """Where on a page the button of a paper stands, or what says to press it."""
+    return f"{page.partition('#')[0]}#{what}-{uuid}"
 
 
 @for_readers

@@ -26,6 +26,8 @@ FIELDS = {
     "code_url": "code", "project_url": "project page", "organisation": "organisation",
     "submitter": "who submitted it",
 }  # fmt: skip
+# What these count they have from somewhere that they do not say: no place can be named.
+NOWHERE = (Source.LISTING, Source.FILE, Source.CURATOR)
 LICENCES = {
     "creativecommons.org/licenses/by/": "CC BY",
     "creativecommons.org/licenses/by-sa/": "CC BY-SA",
@@ -90,7 +92,8 @@ def about(paper: Paper) -> About:
         others=len(paper.authors[MOST_AUTHORS:]),
         cited=paper.authors[:MOST_CITED],
         counts=[
-            Counted(told, _place(told[0].source, paper)[0]) for told in counts_by_source(paper.pk)
+            Counted(told, _place(told[0].source, paper)[0])
+            for told in _not_repeated(counts_by_source(paper.pk))
         ],
         plots=[drawn for drawn in plots if drawn is not None],
         sources=_attributions(paper, observed),
@@ -99,6 +102,17 @@ def about(paper: Paper) -> About:
         editions=Edition.objects.filter(state=Edition.State.FROZEN, candidates__in=shown),
         similar=_similar(paper),
     )
+
+
+def _not_repeated(by_source: Sequence[Sequence[Count]]) -> list[Sequence[Count]]:
+    """Those of places first, then of the others what no source before them says."""
+    found: list[Sequence[Count]] = []
+    for counts in sorted(by_source, key=lambda counts: counts[0].source in NOWHERE):
+        said = {(count.counter, count.value) for count in counts}
+        before = ({(count.counter, count.value) for count in other} for other in found)
+        if counts[0].source not in NOWHERE or not any(said <= other for other in before):
+            found.append(counts)
+    return found
 
 
 def _similar(paper: Paper) -> list[Paper]:
@@ -127,11 +141,11 @@ def _observed(paper: Paper) -> dict[str, dict[str, list[Observation]]]:
     for counter, source, at, value in signals.values_list(
         "counter", "source", "observed_at", "value"
     ):
-        found[counter].setdefault(_name(source), []).append((shown_at(at, now), value))
+        found[counter].setdefault(source_name(source), []).append((shown_at(at, now), value))
     return found
 
 
-def _name(source: str) -> str:
+def source_name(source: str) -> str:
     return dict(Source.choices).get(source, source)
 
 
@@ -145,10 +159,12 @@ def _attributions(
         said = [name for field, name in FIELDS.items() if record.get(field)]
         if paper.summary_source == source and "summary" not in said:
             said.append("summary")
-        said += [counter for counter, by_source in observed.items() if _name(source) in by_source]
+        said += [
+            counter for counter, by_source in observed.items() if source_name(source) in by_source
+        ]
         url, terms = _place(source, paper)
         seen_on = records[source].seen_at.date() if source in records else None
-        found.append(Attribution(_name(source), ", ".join(said), url, terms, seen_on))
+        found.append(Attribution(source_name(source), ", ".join(said), url, terms, seen_on))
     return found
 
 

@@ -304,7 +304,8 @@ class EditionAdmin(admin.ModelAdmin[Edition]):
     @admin.display(description="Papers")
     def candidate_list(self, edition: Any) -> str:
         url = reverse("admin:papers_edition_curate", args=[edition.day])
-        return format_html('<a href="{}">{} papers</a>', url, edition.size)
+        papers = "paper" if edition.size == 1 else "papers"
+        return format_html('<a href="{}">{} {}</a>', url, edition.size, papers)
 
     @admin.display(description="Log")
     def log_link(self, edition: Edition) -> str:

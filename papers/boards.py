@@ -25,11 +25,27 @@ MOST_PAGES = 10  # of a board: nobody looks further, and each page costs the one
 MOST_PAGES_OF_A_SUBJECT = 100  # of an author or a category
 TOP_DAYS = 30
 COUNTS_KEPT = 600  # seconds that the categories' sizes may be old
-# Where counters come from: arXiv and curators count nothing.
-COUNTING = [
-    source.value for source in (Source.HUGGING_FACE, Source.LISTING, Source.FILE, Source.PAPERROUND)
-]
 COUNTERS: list[str] = Signal.Counter.values
+# The newest count by each source that has counted what is `asked` of a paper. Each is one step down
+# the index, past all its older ones: it costs the same however often a paper was counted.
+NEWEST = """
+    WITH RECURSIVE told AS (
+        (
+            SELECT source, value FROM papers_signal signal
+            WHERE signal.paper_id = asked.paper_id AND signal.counter = asked.counter
+            ORDER BY source DESC, observed_at DESC LIMIT 1
+        )
+        UNION ALL
+        SELECT other.source, other.value
+        FROM told CROSS JOIN LATERAL (
+            SELECT source, value FROM papers_signal signal
+            WHERE signal.paper_id = asked.paper_id AND signal.counter = asked.counter
+                AND signal.source < told.source
+            ORDER BY source DESC, observed_at DESC LIMIT 1
+        ) AS other
+    )
+    SELECT source, value FROM told
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +93,16 @@ class Day:
 class Period:
     """A week, a month, or the last days: both ends included.
 
-    name: of its address. earlier, later: the first days of the nearest such periods that have an
-    edition.
+    name: of its address. newest_day: of its editions, else the last of its days that has come.
+    earlier, later: the first days of the nearest such periods that have an edition.
     """
 
     name: str
     first: date
     last: date
+    newest_day: date
     earlier: date | None = None
     later: date | None = None
-
-    @property
-    def newest_day(self) -> date:
-        """The last of its days that has come."""
-        return min(self.last, timezone.now().date())
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +133,10 @@ def _day(editions: QuerySet[Edition], asked: date | None) -> Day:
     later = settled.filter(day__gt=OuterRef("day")).order_by("day").values("day")[:1]
     edition = editions.annotate(earlier=earlier, later=later).first()
     if edition is None:
-        return Day(asked) if asked is None else Day(asked, None, (), *_beside(asked, asked))
+        if asked is None:
+            return Day(asked)
+        earlier_day, _, later_day = _around(asked, asked)
+        return Day(asked, None, (), earlier_day, later_day)
     candidates = list(shown().filter(edition=edition))
     counts, votes = counts_and_votes([row.paper_id for row in candidates])
     return Day(
@@ -136,12 +151,14 @@ def _day(editions: QuerySet[Edition], asked: date | None) -> Day:
     )
 
 
-def _beside(first: date, last: date) -> tuple[date | None, date | None]:
-    """The days of the settled editions next before `first` and next after `last`."""
+def _around(first: date, last: date) -> tuple[date | None, date | None, date | None]:
+    """The days of settled editions: next before `first`, newest up to `last`, next after that."""
     found = Edition.objects.settled().aggregate(
-        earlier=Max("day", filter=Q(day__lt=first)), later=Min("day", filter=Q(day__gt=last))
+        earlier=Max("day", filter=Q(day__lt=first)),
+        newest=Max("day", filter=Q(day__range=(first, last))),
+        later=Min("day", filter=Q(day__gt=last)),
     )
-    return found["earlier"], found["later"]
+    return found["earlier"], found["newest"], found["later"]
 
 
 # --- Weeks, months, the last days -----------------------------------------------------------------
@@ -157,13 +174,14 @@ def month(first: date) -> Period:
 
 def top() -> Period:
     today = timezone.now().date()
-    return Period("top", today - timedelta(days=TOP_DAYS - 1), today)
+    return Period("top", today - timedelta(days=TOP_DAYS - 1), today, today)
 
 
 def _period(name: str, first: date, last: date) -> Period:
     start = {"week": _week_of, "month": _month_of}[name]
-    earlier, later = _beside(first, last)
-    return Period(name, first, last, earlier and start(earlier), later and start(later))
+    earlier, newest, later = _around(first, last)
+    newest = newest or min(last, timezone.now().date())
+    return Period(name, first, last, newest, earlier and start(earlier), later and start(later))
 
 
 def _week_of(day: date) -> date:
@@ -182,35 +200,28 @@ def board(period: Period, page: int) -> Board:
     """
     with connection.cursor() as cursor:
         cursor.execute(
-            """
-            WITH listed AS (
-                SELECT paper_id, max(trend) AS trend
+            f"""
+            WITH asked AS (
+                SELECT paper_id, max(trend) AS trend, 'upvotes' AS counter
                 FROM papers_editionpaper JOIN papers_edition edition ON edition.id = edition_id
                 WHERE edition.state = 'frozen' AND edition.day BETWEEN %(first)s AND %(last)s
                 GROUP BY paper_id HAVING NOT bool_or(curation = 'hidden')
             )
             SELECT paper_id
-            FROM listed JOIN papers_paper paper ON paper.id = paper_id
+            FROM asked JOIN papers_paper paper ON paper.id = paper_id
             CROSS JOIN LATERAL (
-                SELECT coalesce(max(value) FILTER (WHERE named <> %(here)s), 0)
-                    + coalesce(max(value) FILTER (WHERE named = %(here)s), 0) AS upvotes
-                FROM unnest(%(sources)s::text[]) AS named
-                CROSS JOIN LATERAL (
-                    SELECT value FROM papers_signal signal
-                    WHERE signal.paper_id = listed.paper_id
-                        AND signal.counter = 'upvotes' AND signal.source = named
-                    ORDER BY signal.observed_at DESC LIMIT 1
-                ) AS newest
+                SELECT coalesce(max(value) FILTER (WHERE source <> %(here)s), 0)
+                    + coalesce(max(value) FILTER (WHERE source = %(here)s), 0) AS upvotes
+                FROM ({NEWEST}) AS newest
             ) AS counted
             WHERE paper.withdrawn_on IS NULL
             ORDER BY upvotes DESC, trend DESC, paper_id
             LIMIT %(limit)s OFFSET %(offset)s
-            """,
+            """,  # noqa: S608  (of constants)
             {
                 "first": period.first,
                 "last": period.last,
                 "here": Source.PAPERROUND,
-                "sources": COUNTING,
                 "limit": PER_PAGE + 1,
                 "offset": (page - 1) * PER_PAGE,
             },
@@ -294,7 +305,7 @@ def counts_and_votes(paper_ids: Iterable[int]) -> tuple[dict[int, list[Count]], 
     """What counters say now, by paper, in the order of Signal.Counter, each as the source that
     counted most says it; and the upvotes of the readers here, which are shown by their own button.
 
-    One question, answered from the index alone however often each paper was counted.
+    One question, of the same cost however often each paper was counted.
     """
     found: dict[int, list[Count]] = {}
     votes: dict[int, int] = {}
@@ -317,39 +328,36 @@ def counts_by_source(paper_id: int) -> list[list[Count]]:
 
 
 def _newest_counts(paper_ids: Iterable[int]) -> dict[int, list[Count]]:
-    """By paper, in the order of the sources, then of the counters."""
+    """By paper, in the order of the sources, those not known here last, then of the counters."""
     with connection.cursor() as cursor:
         cursor.execute(
-            """
-            SELECT paper, counted, newest.value, newest.value - before.value, named
-            FROM unnest(%(papers)s::bigint[]) AS paper
-            CROSS JOIN unnest(%(counters)s::text[]) AS counted
-            CROSS JOIN unnest(%(sources)s::text[]) AS named
-            CROSS JOIN LATERAL (
-                SELECT value FROM papers_signal signal
-                WHERE signal.paper_id = paper
-                    AND signal.counter = counted AND signal.source = named
-                ORDER BY signal.observed_at DESC LIMIT 1
-            ) AS newest
+            f"""
+            WITH asked AS (
+                SELECT paper_id, counter
+                FROM unnest(%(papers)s::bigint[]) AS paper_id
+                CROSS JOIN unnest(%(counters)s::text[]) AS counter
+            )
+            SELECT paper_id, counter, newest.value, newest.value - before.value, newest.source
+            FROM asked
+            CROSS JOIN LATERAL ({NEWEST}) AS newest
             LEFT JOIN LATERAL (
                 SELECT value FROM papers_signal signal
-                WHERE signal.paper_id = paper
-                    AND signal.counter = counted AND signal.source = named
-                    AND signal.observed_at <= %(day_ago)s
+                WHERE signal.paper_id = asked.paper_id AND signal.counter = asked.counter
+                    AND signal.source = newest.source AND signal.observed_at <= %(day_ago)s
                 ORDER BY signal.observed_at DESC LIMIT 1
             ) AS before ON true
-            """,
+            """,  # noqa: S608  (of constants)
             {
                 "papers": list(paper_ids),
                 "counters": COUNTERS,
-                "sources": COUNTING,
                 "day_ago": timezone.now() - GROWTH_SPAN,
             },
         )
         rows = cursor.fetchall()
     found: dict[int, list[Count]] = {}
+    order = {source: place for place, source in enumerate(Source.values)}
     for paper, counter, value, gained, source in sorted(
-        rows, key=lambda row: (COUNTING.index(row[4]), COUNTERS.index(row[1]))
+        rows, key=lambda row: (order.get(row[4], len(order)), row[4], COUNTERS.index(row[1]))
     ):
         found.setdefault(paper, []).append(Count(counter, value, max(gained or 0, 0), source))
     return found

@@ -584,13 +584,13 @@ def _by_source(ordered: QuerySet[Signal]) -> dict[tuple[int, str], Signal]:
 
 def pool(newest: Edition, *older: Edition, most: int | None = None) -> Pool:
     """The editions' papers for the recommender, each once, with what its newest edition says of it;
-    one that any of them hides is not among them.
+    one that any of them hides, or its source took back, is not among them.
 
     Args:
         most: papers, where the older editions are cut: those of the highest trends stay.
     """
     rows = list(
-        EditionPaper.objects.filter(edition__in=[newest, *older])
+        EditionPaper.objects.filter(edition__in=[newest, *older], paper__withdrawn_on=None)
         .exclude(paper__in=_hidden([newest, *older]))
         .select_related("edition", "paper")
         .order_by("-trend", "-edition__day", "id")

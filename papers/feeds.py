@@ -269,7 +269,8 @@ def _public(
     return conditional.answer(
         request,
         render,
-        state=[updated.isoformat(), [pk for pk, _ in rows]],
+        # Of each paper, not of the newest alone: an import writes when it began, be it before that.
+        state=[newest, rows],
         changed=updated,
         max_age=max_age,
     )

@@ -8,6 +8,13 @@ from datetime import date, datetime
 
 WIDTH, HEIGHT = 340, 130
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 24  # room for the numbers beside and below
+# The width of a digit beside the axis, and how far from it the numbers end.
+DIGIT, GAP = 8, 6
+# Lines are told apart by more than colour; after these, they begin anew.
+STYLES = {
+    "solid": "", "dashed": "6 4", "dotted": "2 3", "dash-dotted": "9 3 2 3", "long-dashed": "16 5",
+    "dash-dot-dotted": "9 3 2 3 2 3",
+}  # fmt: skip
 MOST_POINTS = 200  # of a line: more than its pixels could show
 MOST_ROWS = 60  # of the table: days, the newest ones
 
@@ -16,17 +23,23 @@ Observation = tuple[datetime, int]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What one source counted. points: of an SVG polyline."""
+    """What one source counted. points: of an SVG polyline; style: one of STYLES."""
 
     source: str
+    style: str
     points: str
     first: int
     last: int
 
+    @property
+    def dashes(self) -> str:
+        return STYLES[self.style]
+
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """One counter over time. low, high: what its vertical axis begins and ends with.
+    """One counter over time. low, high: what its vertical axis begins and ends with; left: where it
+    stands.
 
     rows: the last observations of each day, as the table below the plot has them: the day, and for
     each line a number, or None.
@@ -36,9 +49,14 @@ class Plot:
     lines: Sequence[Line]
     low: int
     high: int
+    left: int
     since: datetime
     until: datetime
     rows: Sequence[tuple[date, Sequence[int | None]]]
+
+    @property
+    def numbers_end(self) -> int:
+        return self.left - GAP
 
 
 def shown_at(observed_at: datetime, now: datetime) -> datetime:
@@ -59,15 +77,17 @@ def plot(counter: str, observed: Mapping[str, Sequence[Observation]]) -> Plot | 
     # From nothing, unless that would press the line against the top.
     low = 0 if min(values) <= max(values) / 2 else min(values)
     high = max(max(values), low + 1)
+    left = max(LEFT, DIGIT * len(str(high)) + GAP)
     drawn = []
-    for source, seen in lines.items():
+    for place, (source, seen) in enumerate(lines.items()):
         points = " ".join(
-            f"{LEFT + (at - since) / (until - since) * (WIDTH - LEFT - RIGHT):.1f},"
+            f"{left + (at - since) / (until - since) * (WIDTH - left - RIGHT):.1f},"
             f"{HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM):.1f}"
             for at, value in _thinned(seen)
         )
-        drawn.append(Line(source, points, seen[0][1], seen[-1][1]))
-    return Plot(counter, drawn, low, high, since, until, _table(lines.values()))
+        style = [*STYLES][place % len(STYLES)]
+        drawn.append(Line(source, style, points, seen[0][1], seen[-1][1]))
+    return Plot(counter, drawn, low, high, left, since, until, _table(lines.values()))
 
 
 def _times(seen: Sequence[Observation]) -> int:

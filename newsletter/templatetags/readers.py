@@ -48,12 +48,15 @@ _ANONYMOUS_FORM = """<form id="votes" action="{page}" hidden>\
 <input type="hidden" name="next" value="{here}"></form>"""
 _BUTTON = """<button form="votes" formaction="{page}" id="vote-{uuid}" name="vote" \
 value="{vote}" aria-pressed="{pressed}" aria-label="{count} {unit}: {title}">{count}</button>"""
+# Shown to who comes back from signing in for it: the style sheet hides those that no address names.
+_HINT = '<i id="up-{uuid}">Press ▲ to upvote.</i>'
+_HOW = '{}<p class="how">▲ Upvotes of the readers here: press one to sign in and add yours.</p>'
 _ANONYMOUS = '<button form="votes" name="vote" value="{uuid}">{count}</button>'
 
 
 @register.simple_tag(takes_context=True)
 def load_votes(context: Context, cards: Iterable[Card | Paper]) -> str:
-    """Before a list of papers: read the votes of all of them at once."""
+    """Before a list of papers: read the votes of all of them at once, and say what ▲ is for."""
     request = _request(context)
     if request is None:
         return ""
@@ -66,7 +69,10 @@ def load_votes(context: Context, cards: Iterable[Card | Paper]) -> str:
         elif paper.pk not in known:
             unknown.append(paper.pk)
     _ask(known, unknown)
-    return _form(request)
+    form = _form(request)
+    if form and sign_in.reader_of(request) is None:
+        return format_html(_HOW, form)
+    return form
 
 
 @register.simple_tag(takes_context=True)
@@ -93,7 +99,8 @@ def vote_box(context: Context, paper: Paper) -> str:
         vote="0" if own else "1",
         pressed="true" if own else "false",
     )
-    return format_html("{}{}", _form(request), button)
+    hint = "" if own else format_html(_HINT, uuid=paper.uuid)
+    return format_html("{}{}{}", _form(request), hint, button)
 
 
 def _form(request: HttpRequest) -> str:

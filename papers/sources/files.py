@@ -35,6 +35,7 @@ Records = Iterator[PaperRecord | BadRecord]
 
 MAX_FILE = 64_000_000  # bytes of a file that is read whole; JSON Lines are read line by line
 MAX_LINE = 4_000_000
+OURS = ("curator", "paperround")  # as sources: what is said and counted here, by people
 LONG_TITLE = 350  # in a listing, a longer line is an abstract; real titles end below 300
 
 _DAY = re.compile(r"(?<!\d)(\d{4}-\d\d-\d\d)(?!\d)")
@@ -338,6 +339,17 @@ def _is_text(value: object, limit: int = MAX_NAME) -> bool:
     return isinstance(value, str) and len(value) <= limit
 
 
+def _source(value: object) -> str:
+    if value in OURS:
+        raise ValueError(f"“{value}” is a name of this service's own; choose another")
+    return str(_SOURCE(value))
+
+
+_SOURCE = _expected(
+    "a lower-case name of at most 16 characters",
+    str,
+    lambda value: isinstance(value, str) and re.fullmatch(r"[a-z][a-z0-9_-]{0,15}", value),
+)
 _NAME = _expected(f"a text of at most {MAX_NAME} characters", to_text, _is_text)
 _NAMES = _expected(
     f"a list of texts of at most {MAX_NAME} characters",
@@ -347,11 +359,7 @@ _NAMES = _expected(
 _WEB = _expected("an http(s) address", as_url, lambda value: value == "" or as_url(value))
 _ISO_DAY = _expected("an ISO date such as 2025-06-02", as_day, as_day)
 _FIELDS: dict[str, Callable[[Any], Any]] = {
-    "source": _expected(
-        "a short lower-case name",
-        str,
-        lambda value: isinstance(value, str) and re.fullmatch(r"[a-z][a-z0-9_-]{0,29}", value),
-    ),
+    "source": _source,
     "abstract": as_abstract,
     "arxiv_id": _expected(
         "an arXiv id", lambda value: value and normalise_arxiv_id(value), _is_text

@@ -12,7 +12,7 @@ from django import template
 from django.urls import get_script_prefix, reverse
 from django.utils.safestring import SafeString, mark_safe
 
-from papers.about import Counted
+from papers.about import NOWHERE, Counted, source_name
 from papers.abstracts import key_sentence
 from papers.boards import Card, Category, Count
 from papers.models import Source
@@ -21,12 +21,6 @@ register = template.Library()
 
 MOST_AUTHORS = 3  # named on a card; of more, the first and the last one
 MOST_FIELDS = 3
-# Where sources count, as it stands behind a number.
-PLACES: dict[str, str] = {
-    Source.HUGGING_FACE: "on Hugging Face",
-    Source.LISTING: "in a listing",
-    Source.FILE: "in a file",
-}
 SITES = {
     "arxiv.org": "arXiv",
     "biorxiv.org": "bioRxiv",
@@ -65,16 +59,24 @@ def short(value: int) -> str:
     return f"{value / 1_000_000:.1f}M"
 
 
+def _where(source: str) -> str:
+    """Where a source counts, as it stands behind a number."""
+    if source in NOWHERE:
+        return ""
+    name = "Hugging Face" if source == Source.HUGGING_FACE else source_name(source)
+    return f" on {escape(name)}"
+
+
 @register.filter
 def counted(counts: Sequence[Count]) -> SafeString:
     """ "41 upvotes on Hugging Face +12", each counter by itself; what it gained is of the last day.
 
-    Upvotes say whose they are, for the readers here have their own beside them.
+    Upvotes say where they were given, for the readers here have their own beside them.
     """
     return mark_safe(  # noqa: S308
         "".join(
             f"<p>{short(count.value)} {count.unit}"
-            + (f" {PLACES[count.source]}" if count.counter == "upvotes" else "")
+            + (_where(count.source) if count.counter == "upvotes" else "")
             + (f" <b>+{short(count.gained)}</b></p>" if count.gained else "</p>")
             for count in counts
         )
@@ -90,8 +92,7 @@ def told(counted: Counted) -> SafeString:
         if count.counter == "comments" and counted.url:
             part = f'<a href="{escape(counted.url)}">{part}</a>'
         parts.append(part + (f" <b>+{count.gained}</b>" if count.gained else ""))
-    place = PLACES[counted.counts[0].source]
-    return mark_safe(f"<span>{', '.join(parts)} {place}</span>")  # noqa: S308
+    return mark_safe(f"<span>{', '.join(parts)}{_where(counted.counts[0].source)}</span>")  # noqa: S308
 
 
 @register.filter

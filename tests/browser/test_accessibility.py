@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from django.utils import timezone
 from playwright.sync_api import Browser
 from pytest_django.live_server_helper import LiveServer
+
+from tests.factories import make_paper, make_signal
 
 DESK, PHONE = (1280, 900), (375, 720)
 
@@ -59,6 +63,20 @@ def test_a_phones_first_screen_has_papers_and_the_header_keeps_its_height(
             assert shown >= 1, (width, name)
         assert len(heights) == 1, (width, heights)
         assert heights.pop() <= most, width
+
+
+def test_no_number_of_a_plot_is_cut(browser: Browser, live_server: LiveServer) -> None:
+    now = timezone.now()
+    page = browser.new_page()
+    for most in (153_482, 2**31 - 1):
+        paper = make_paper(f"Counted {most}")
+        make_signal(paper, 0, observed_at=now - timedelta(days=1))
+        make_signal(paper, most, observed_at=now)
+        page.goto(live_server.url + paper.get_absolute_url())
+        numbers = page.locator(".growth text")
+        assert numbers.first.text_content() == str(most)
+        beginnings = numbers.evaluate_all("numbers => numbers.map(one => one.getBBox().x)")
+        assert min(beginnings) >= 0, most
 
 
 def test_nothing_is_wider_than_a_phone(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
 from django.contrib.auth.models import Permission, User
@@ -157,6 +157,19 @@ def test_a_hidden_paper_is_said_to_be_hidden() -> None:
     edition.candidates.filter(paper__title=ROBOTS[0]).update(curation="hidden")
     delivery = planned(edition, reader_of_robots())
     assert said(delivery, the(ROBOTS[0])) == ("hidden", "The curators have hidden it.")
+
+
+def test_a_paper_withdrawn_since_the_plan_is_said_to_be_withdrawn() -> None:
+    edition = an_edition()
+    delivery = planned(edition, reader_of_robots())
+    picked = Paper.objects.get(pk=delivery.paper_ids[0])
+    left = edition.papers.exclude(pk__in=delivery.paper_ids).first()
+    assert left is not None
+    for paper in (picked, left):
+        paper.withdrawn_on = date(2026, 11, 20)
+        paper.save()
+    assert said(delivery, picked)[1].endswith("It was withdrawn since, and leaves no more.")
+    assert said(delivery, left) == ("withdrawn", "Its source withdrew it on 2026-11-20.")
 
 
 def test_what_was_shown_before_names_the_delivery() -> None:

@@ -24,8 +24,9 @@ from newsletter.feedback import ASKED
 from newsletter.models import Delivery
 from newsletter.stencils import wrapped
 from papers.abstracts import cut
-from papers.models import EditionPaper
+from papers.models import EditionPaper, Paper
 from tests.factories import (
+    TODAY,
     make_delivery,
     make_frozen_edition,
     make_interest,
@@ -324,6 +325,18 @@ def test_with_every_pick_hidden_there_is_nothing_to_compose() -> None:
     EditionPaper.objects.update(curation=EditionPaper.Curation.HIDDEN)
     with pytest.raises(mail.NothingToSend):
         mail.compose(Delivery.objects.get())
+
+
+def test_a_paper_withdrawn_since_it_was_picked_is_in_no_mail() -> None:
+    kept, gone = make_paper("Robots that fold"), make_paper("Folding without robots")
+    delivery = make_delivery(make_subscriber(), gone, kept)
+    assert "Folding without robots" in html_of(mail.compose(delivery))
+    Paper.objects.filter(pk=gone.pk).update(withdrawn_on=TODAY, updated_at=timezone.now())
+    assert [pick.paper for pick in mail.picks_of(delivery)] == [kept]
+    assert "Folding without robots" not in html_of(mail.compose(delivery))
+    Paper.objects.update(withdrawn_on=TODAY)
+    with pytest.raises(mail.NothingToSend):
+        mail.compose(delivery)
 
 
 def test_a_title_without_spaces_is_cut_and_not_lost() -> None:

@@ -518,7 +518,7 @@ def test_nobody_is_led_to_another_site(client: Client, evil: str) -> None:
     assert answer["Location"] == f"/paper/{paper.uuid}#vote-{paper.uuid}"
     client.post("/sign-out/")
     answer = client.post(f"/votes/{paper.uuid}/", {"next": evil})
-    assert answer["Location"] == "/sign-in/?next=%2Freader%2F"
+    assert answer["Location"] == f"/sign-in/?next=%2Freader%2F&vote={paper.uuid}"
     assert evil not in client.get("/sign-in/", {"next": evil}).content.decode()
 
 

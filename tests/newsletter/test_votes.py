@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from urllib.parse import urlencode
 
@@ -93,7 +93,10 @@ def test_a_vote_is_protected_against_forged_posts() -> None:
 def test_who_is_not_signed_in_is_led_there_and_votes_nothing(client: Client) -> None:
     paper = make_paper()
     answer = client.post(f"/votes/{paper.uuid}/", {"next": "/papers/2026-11-20"})
-    assert answer["Location"] == "/sign-in/?next=%2Fpapers%2F2026-11-20"
+    assert answer["Location"] == f"/sign-in/?next=%2Fpapers%2F2026-11-20&vote={paper.uuid}"
+    form = client.get(answer["Location"]).content.decode()
+    assert "<h1>Sign in to upvote</h1>" in form
+    assert f'name="next" value="/papers/2026-11-20#up-{paper.uuid}"' in form
     assert not Vote.objects.exists()
 
 
@@ -114,18 +117,34 @@ def test_a_visitor_sees_the_number_and_the_way_to_sign_in(client: Client) -> Non
     assert "aria-pressed" not in page
 
 
+def test_a_list_says_once_what_pressing_is_for_to_who_is_not_signed_in(client: Client) -> None:
+    for day in (1, 2):
+        make_paper(f"Paper {day}", categories=["cs.LG"], listing_day=date(2026, 11, day))
+    make_frozen_edition(*Paper.objects.all())
+    how = "press one to sign in and add yours."
+    for path in ("/", "/papers/top", "/categories/cs.LG", "/search?q=paper"):
+        assert client.get(path).content.decode().count(how) == 1
+    signed_in(client, make_subscriber())
+    assert how not in client.get("/").content.decode()
+
+
 def test_signing_in_for_an_upvote_leads_back_to_the_papers_place(client: Client) -> None:
     paper, alice = make_paper(), make_subscriber()
     there = {"next": "/papers/top?page=2", "vote": str(paper.uuid)}
     form = client.get("/sign-in/", there).content.decode()
     assert "<h1>Sign in to upvote</h1>" in form
-    place = f"/papers/top?page=2#vote-{paper.uuid}"
+    place = f"/papers/top?page=2#up-{paper.uuid}"
     assert f'name="next" value="{place}"' in form
     client.post(f"/sign-in/?{urlencode(there)}", {"next": place, "address": alice.address})
     answer = client.post(page_of(alice, Purpose.SIGN_IN))
     assert answer["Location"] == place
     assert client.get("/sign-in/", there)["Location"] == place
     assert not Vote.objects.exists()
+    hint = f'<i id="up-{paper.uuid}">Press ▲ to upvote.</i>'
+    where = paper.get_absolute_url()
+    assert hint in client.get(where).content.decode()
+    votes.give(alice, paper)
+    assert hint not in client.get(where).content.decode()
 
 
 @pytest.mark.parametrize("vote", ["", "x", "\r\nSet-Cookie: a=b", "//evil.example", "٣" * 36])

@@ -108,6 +108,13 @@ def logged() -> list[str]:
 # Reading
 
 
+def test_the_list_of_editions_says_how_many_papers_each_has(curator: Client) -> None:
+    make_frozen_edition(make_paper("A"), day=TODAY)
+    make_frozen_edition(make_paper("B"), make_paper("C"), day=TODAY - timedelta(days=1))
+    shown = body(curator.get("/admin/papers/edition/"))
+    assert re.findall(r'/curate/">([^<]+)</a>', shown) == ["1 paper", "2 papers"]
+
+
 def test_the_admin_leads_from_the_candidates_to_todays_list_and_collects_it(
     curator: Client,
 ) -> None:

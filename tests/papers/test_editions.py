@@ -363,6 +363,14 @@ def test_hidden_papers_are_not_in_the_pool_and_pins_stand_in_the_curators_order(
     assert len(pool.texts) == len(pool.categories) == len(pool.trend) == 4
 
 
+def test_what_its_source_took_back_since_the_freeze_is_not_in_the_pool() -> None:
+    kept, gone = make_paper("A", listing_day=TODAY), make_paper("B", listing_day=TODAY)
+    edition = frozen()
+    assert set(editions.pool(edition).paper_ids) == {kept.pk, gone.pk}
+    Paper.objects.filter(pk=gone.pk).update(withdrawn_on=TODAY)
+    assert list(editions.pool(edition).paper_ids) == [kept.pk]
+
+
 def test_the_pool_of_an_empty_edition_has_no_papers() -> None:
     pool = editions.pool(frozen())
     assert len(pool.paper_ids) == len(pool.texts) == len(pool.pinned) == 0

@@ -16,7 +16,9 @@ from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
 from papers import editions
+from papers.ingest import ingest
 from papers.models import Edition, EditionPaper, Paper
+from papers.sources import PaperRecord
 from tests.factories import MORNING, TODAY, make_frozen_edition, make_paper
 
 pytestmark = pytest.mark.django_db
@@ -316,6 +318,24 @@ def test_a_feed_changes_when_an_editor_hides_its_last_paper(client: Client, path
         assert entries(read(client, path)) == []
         for name, known in [("If-None-Match", "ETag"), ("If-Modified-Since", "Last-Modified")]:
             assert get(client, path, **{name: first[known]}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/feeds/papers.atom", DAY_FEED, CATEGORY_FEED])
+def test_a_feed_changes_by_an_import_that_began_before_the_last_change(
+    client: Client, path: str
+) -> None:
+    paper = make_paper("As it was", arxiv_id="2611.00001", categories=["cs.LG"])
+    make_frozen_edition(paper, make_paper("Another", categories=["cs.LG"]), day=TODAY)
+    Paper.objects.update(updated_at=MORNING - timedelta(days=1))
+    first = get(client, path)
+    told = PaperRecord(
+        "arxiv", "As it was, corrected", arxiv_id="2611.00001", categories=("cs.LG",)
+    )
+    ingest([told], source="test", now=MORNING - timedelta(minutes=10))
+    again = get(client, path, **{"If-None-Match": first["ETag"]})
+    assert again.status_code == 200
+    assert b"As it was, corrected" in again.content
+    assert again["ETag"] != first["ETag"]
 
 
 def test_a_day_that_is_over_may_be_kept_longer_and_no_cookie_matters(client: Client) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from papers.growth import HEIGHT, MOST_POINTS, MOST_ROWS, WIDTH, Observation, plot
+from papers.growth import DIGIT, HEIGHT, MOST_POINTS, MOST_ROWS, WIDTH, Observation, plot
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -33,6 +34,23 @@ def test_small_growth_of_a_large_number_is_seen() -> None:
     drawn = plot("stars", {"a": hourly(1000, 1004)})
     assert drawn is not None
     assert (drawn.low, drawn.high) == (1000, 1004)
+
+
+@pytest.mark.parametrize("most", [10, 153_482, 2**31 - 1])
+def test_the_numbers_of_the_axis_have_room(most: int) -> None:
+    drawn = plot("stars", {"a": hourly(0, most)})
+    assert drawn is not None
+    assert drawn.numbers_end >= DIGIT * len(str(most))
+    assert drawn.numbers_end < drawn.left < WIDTH / 3
+    assert drawn.lines[0].points == f"{drawn.left}.0,106.0 330.0,10.0"
+
+
+def test_the_lines_of_a_plot_can_be_told_apart() -> None:
+    drawn = plot("stars", {name: hourly(0, 1) for name in "abcdef"})
+    assert drawn is not None
+    assert (
+        len({line.dashes for line in drawn.lines}) == len({line.style for line in drawn.lines}) == 6
+    )
 
 
 def test_the_table_has_the_last_number_of_each_day_newest_first() -> None:

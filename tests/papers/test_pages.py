@@ -157,12 +157,58 @@ def test_of_two_sources_of_a_counter_lists_show_the_larger_and_whose_it_is_a_pap
         paper.signals.create(source="file", counter=counter, value=value, observed_at=MORNING)
     make_frozen_edition(paper, day=TODAY)
     card = page(client, "/")
-    assert "<p>40 upvotes in a file</p><p>2 comments</p><p>6.0k stars</p>" in card
+    assert "<p>40 upvotes</p><p>2 comments</p><p>6.0k stars</p>" in card
     body = page(client, paper.get_absolute_url())
     where = "https://huggingface.co/papers/2611.00001"
     told = f'7 upvotes <b>+1</b>, <a href="{where}">2 comments</a> on Hugging Face'
     assert f"<span>{told}</span>" in body
-    assert "<span>40 upvotes, 1 comment, 5965 stars in a file</span>" in body
+    assert "<span>40 upvotes, 1 comment, 5965 stars</span>" in body
+
+
+def test_whoever_counts_is_named_whatever_its_name(client: Client) -> None:
+    papers = {name: make_paper(name) for name in ("biorxiv", "arxiv", "huggingface")}
+    for value, (source, paper) in enumerate(papers.items(), 300):
+        for age, counted in ((30, value - 9), (2, value)):
+            paper.signals.create(
+                source=source,
+                counter="upvotes",
+                value=counted,
+                observed_at=MORNING - timedelta(hours=age),
+            )
+    papers["huggingface"].signals.create(
+        source="zenodo", counter="stars", value=7, observed_at=MORNING
+    )
+    make_frozen_edition(*papers.values(), day=TODAY)
+    for path in ("/", "/papers/top"):
+        body = page(client, path)
+        for said in (
+            "300 upvotes on biorxiv",
+            "301 upvotes on arXiv",
+            "302 upvotes on Hugging Face",
+        ):
+            assert f"<p>{said} <b>+9</b></p>" in body
+        assert "<p>7 stars</p>" in body
+    assert headings(page(client, "/papers/top")) == ["huggingface", "arxiv", "biorxiv"]
+    body = page(client, papers["biorxiv"].get_absolute_url())
+    assert "<span>300 upvotes <b>+9</b> on biorxiv</span>" in body
+    body = page(client, papers["huggingface"].get_absolute_url())
+    assert (
+        "<span>302 upvotes <b>+9</b> on Hugging Face</span><span>7 stars on zenodo</span>" in body
+    )
+
+
+def test_what_a_file_only_repeats_is_not_told_twice(client: Client) -> None:
+    paper = make_paper()
+    for counter, value in (("upvotes", 118), ("comments", 10)):
+        for source in ("huggingface", "file", "biorxiv"):
+            paper.signals.create(source=source, counter=counter, value=value, observed_at=MORNING)
+    paper.signals.create(source="listing", counter="upvotes", value=117, observed_at=MORNING)
+    body = page(client, paper.get_absolute_url())
+    assert re.findall(r"<span>([^<]*upvotes[^<]*)</span>", body) == [
+        "118 upvotes, 10 comments on Hugging Face",
+        "118 upvotes, 10 comments on biorxiv",
+        "117 upvotes",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -400,11 +446,24 @@ def test_one_line_leads_from_each_period_to_the_others(
     body = page(client, path)
     [tabs] = re.findall(r'<nav class="tabs".*?</nav>', body, re.S)
     assert re.findall(r'href="([^"]+)"', tabs) == [
-        "/", "/papers/week/2026-W47", "/papers/month/2026-11", "/papers/top",
+        "/" if tab == "30 days" else "/papers/2026-11-20",
+        "/papers/week/2026-W47", "/papers/month/2026-11", "/papers/top",
     ]  # fmt: skip
     assert re.findall(r">([^<>\n]+)</a>", tabs) == ["Day", "Week", "Month", "30 days"]
     assert re.findall(r'aria-current="true">([^<]+)<', tabs) == [tab]
     assert menu in body
+
+
+def test_no_line_of_periods_is_empty_or_loses_the_place(client: Client) -> None:
+    make_frozen_edition(make_paper(), day=date(2026, 10, 7))
+    old = "/papers/2026-10-07", "/papers/week/2026-W41", "/papers/month/2026-10", "/papers/top"
+    for path in old[:3]:
+        body = page(client, path)
+        assert "Other periods" not in body  # there are none
+        [tabs] = re.findall(r'<nav class="tabs".*?</nav>', body, re.S)
+        assert re.findall(r'href="([^"]+)"', tabs) == list(old)
+    make_frozen_edition(make_paper("Newer"), day=TODAY)
+    assert 'aria-label="Other periods"' in page(client, "/papers/week/2026-W41")
 
 
 def test_the_top_are_the_last_thirty_days(client: Client) -> None:
@@ -592,6 +651,17 @@ def test_the_link_to_a_papers_own_page_names_its_site(
 def test_a_withdrawn_papers_page_says_so(client: Client) -> None:
     paper = make_paper(withdrawn_on=date(2026, 11, 3))
     assert "Its source withdrew this paper on" in page(client, paper.get_absolute_url())
+
+
+def test_every_list_says_of_a_paper_that_it_was_withdrawn(client: Client) -> None:
+    there = make_paper("There", categories=["cs.LG"])
+    gone = make_paper("Gone", categories=["cs.LG"], withdrawn_on=TODAY)
+    make_frozen_edition(there, gone, day=TODAY)
+    for path in ("/", "/categories/cs.LG", "/authors/Ada%20Alvarez"):
+        said = re.findall(
+            r'<article>(<p class="mark bad">Withdrawn</p>)?<h2>.*?>(\w+)</a>', page(client, path)
+        )
+        assert {title: bool(mark) for mark, title in said} == {"There": False, "Gone": True}
 
 
 def test_a_licence_that_is_no_address_of_the_web_is_no_link(client: Client) -> None:
