@@ -269,7 +269,7 @@ def _public(
     return conditional.answer(
         request,
         render,
-        # Of each paper, not of the newest alone: an import writes when it began, be it before that.
+        # Of each paper, not of the newest alone: what is written first may be committed last.
         state=[newest, rows],
         changed=updated,
         max_age=max_age,
