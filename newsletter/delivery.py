@@ -482,7 +482,7 @@ class _Round:
         """Nothing has left, and none of those that wait would fare better: the server is asked once
         and not once for each, and by the next run again. It is nobody's try."""
         why = without_addresses(str(error))
-        if getattr(error, "cause", None) is Class.SENDER:
+        if error.cause is Class.SENDER:
             sending.pause(f"The mail server refuses us as a sender: {why[:200]}")
         waiting = [letter.delivery for letter in self._waiting]
         self._tally.later += _give_back(waiting, error=f"{NO_CONNECTION}: {why}")
