@@ -27,7 +27,7 @@ from newsletter import mail, provider, sending
 from newsletter.addresses import address_hash
 from newsletter.bounces import Class, clean, without_addresses
 from newsletter.models import Delivery, SendingPause, Subscriber, Suppression
-from papers.locks import Lock, held
+from papers.locks import Lock, try_lock
 from papers.models import Edition
 
 log = logging.getLogger(__name__)
@@ -213,7 +213,7 @@ def turn() -> Iterator[bool]:
     block. The workers' others are free for whatever else is due."""
     with ExitStack() as stack:
         numbers = range(max(settings.SEND_PROCESSES, 1))
-        yield any(stack.enter_context(held(Lock.SEND, number)) for number in numbers)
+        yield any(stack.enter_context(try_lock(Lock.SEND, number)) for number in numbers)
 
 
 def more_is_ready(now: datetime) -> bool:

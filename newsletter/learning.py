@@ -24,7 +24,7 @@ from newsletter.models import Feedback, Interest, RankingModel, Subscriber
 from newsletter.recommender.profiles import SparseView
 from newsletter.recommender.ranking import Ranker, Views, Whitening, coreading
 from papers import embeddings
-from papers.locks import Lock, held
+from papers.locks import Lock, try_lock
 from papers.models import Embedding, Paper
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def fit_due(now: datetime) -> RankingModel | None:
         outdated = aged or _vectors_changed(newest)
     if not outdated:
         return None
-    with held(LOCK) as alone:
+    with try_lock(LOCK) as alone:
         return fit() if alone else None
 
 

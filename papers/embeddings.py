@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from papers import encoders
 from papers.encoders import Encoder, EncoderError
-from papers.locks import Lock, held
+from papers.locks import Lock, try_lock
 from papers.models import Embedding, Paper
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ def encode_pending(
         EncoderError: there is no encoder in ENCODER_DIR, or it cannot be used.
     """
     end = None if seconds is None else time.monotonic() + seconds
-    with held(LOCK) as alone:
+    with try_lock(LOCK) as alone:
         if not alone:
             return Progress(0, 0, busy=True)
         # Before the encoder is opened, which takes half a second: most minutes there is nothing.

@@ -25,7 +25,7 @@ class Lock(IntEnum):
 
 
 @contextmanager
-def held(*key: int) -> Iterator[bool]:
+def try_lock(*key: int) -> Iterator[bool]:
     """Whether this session got the lock, which it has until the end of the block.
 
     A process that dies gives it back at once. Of a machine that is gone, PostgreSQL would know

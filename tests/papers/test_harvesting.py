@@ -31,7 +31,7 @@ from papers.harvesting import (
     harvest_due,
     pull,
 )
-from papers.locks import Lock, held
+from papers.locks import Lock, try_lock
 from papers.models import Harvest, Paper, Signal, SourceAnswer, SourceHost, SourceRecord
 from papers.sources import Refused
 from papers.sources.recorded import Behaviour, Recorded, Saved
@@ -470,7 +470,7 @@ def test_who_comes_while_another_looks_is_sent_away_and_does_not_wait() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_encoding_holds_no_harvest_up() -> None:
     found: list[str] = []
-    with held(Lock.ENCODE) as alone:
+    with try_lock(Lock.ENCODE) as alone:
         assert alone
         elsewhere(lambda: found.append(begin(CS, NOON).source))
     assert found == ["arxiv"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.db import connection, connections
 
-from papers.locks import Lock, held
+from papers.locks import Lock, try_lock
 
 pytestmark = pytest.mark.django_db
 
@@ -22,7 +22,7 @@ def test_a_lock_has_one_holder_and_is_given_back() -> None:
         return bool(got)
 
     try:
-        with held(Lock.SEND, 1) as got:
+        with try_lock(Lock.SEND, 1) as got:
             assert got
             assert not is_free(1)
             assert is_free(2)
@@ -32,7 +32,7 @@ def test_a_lock_has_one_holder_and_is_given_back() -> None:
 
 
 def test_a_holder_whose_machine_is_gone_is_noticed_soon() -> None:
-    with held(Lock.ENCODE), connection.cursor() as cursor:
+    with try_lock(Lock.ENCODE), connection.cursor() as cursor:
         cursor.execute(
             "SELECT sum(setting::int) FROM pg_settings WHERE name LIKE 'tcp_keepalives_%%'"
         )
