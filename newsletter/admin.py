@@ -36,8 +36,9 @@ from newsletter.models import (
     Subscriber,
     Suppression,
 )
-from papers.admin import MeanwhileForm, NoHandWriting
+from papers.admin import NoHandWriting
 from papers.editions import CurationError
+from papers.meanwhile import MeanwhileForm
 
 SHOWN = 20  # of the subscribers that an action is asked about
 

@@ -6,10 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from copy import copy
 from datetime import date
 from pathlib import PurePath
-from typing import Any, TypeVar
+from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
@@ -22,7 +21,6 @@ from django.db.models import (
     F,
     Func,
     IntegerField,
-    Model,
     OrderBy,
     OuterRef,
     QuerySet,
@@ -47,6 +45,7 @@ from django.views.decorators.http import require_POST
 from papers import boards, editions, harvesting, ingest, notes, paths  # noqa: F401  (paths registers <day:…>)
 from papers.categories import CATEGORY_NAMES
 from papers.ingest import storable
+from papers.meanwhile import MeanwhileForm, lines
 from papers.models import (
     MOST_PINS,
     Edition,
@@ -60,8 +59,6 @@ from papers.models import (
 from papers.search import saying
 from papers.sources.identifiers import normalise_arxiv_id, normalise_doi
 from papers.views import day_context
-
-M = TypeVar("M", bound=Model)
 
 MOST_RECORDS = 500  # of an edition's log, on one page
 MOST_VALUES = 20  # of a filter, the most frequent ones
@@ -81,68 +78,6 @@ class NoHandWriting:
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
-
-
-class MeanwhileForm(ModelForm[M]):
-    """A form of a row that others change as well, between its being shown and its being saved.
-
-    What each field showed comes back with it. A field that was left as shown is left as the row
-    has it by now. One that was changed here and elsewhere is told and not saved; it stays as it was
-    typed, and saving once more puts it in place of the other.
-    """
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.overtaken: list[str] = []
-        for field in self.fields.values():
-            field.show_hidden_initial = True
-        if self.is_bound and self.instance.pk is not None:
-            for name in self.fields:
-                self._catch_up(name)
-
-    def _catch_up(self, name: str) -> None:
-        bound, field = self[name], self.fields[name]
-        now = field.prepare_value(bound.initial)
-        try:
-            shown = field.to_python(_lines(self.data.get(bound.html_initial_name)))
-            stands = field.to_python(_lines(now))
-        except ValidationError:
-            return  # no browser sends that; it counts as changed
-        if shown == stands:
-            return
-        typed = _lines(bound.data)
-        data: Any = copy(self.data)
-        self.data = data
-        data[bound.html_initial_name] = now
-        if not field.has_changed(shown, typed):
-            data[bound.html_name] = now
-        elif field.has_changed(stands, typed):
-            self.overtaken.append(name)
-
-    def clean(self) -> dict[str, Any] | None:
-        cleaned = super().clean()
-        for name in self.overtaken:
-            by = self.changed_by(name)
-            words = self.words_of(name)
-            self.add_error(
-                name,
-                f"Changed meanwhile{f' by {by}' if by else ''}: it is {words} now. Yours is not "
-                "saved; save once more to put it in place of that.",
-            )
-        return cleaned
-
-    def changed_by(self, name: str) -> str:
-        """Who changed that field last, "" where nobody knows."""
-        return ""
-
-    def words_of(self, name: str) -> str:
-        value = self.fields[name].prepare_value(self[name].initial)
-        return "empty" if value in (None, "") else f"“{value}”"
-
-
-def _lines(value: Any) -> Any:
-    """As a browser sends it, a line ends otherwise than in the row."""
-    return value.replace("\r\n", "\n") if isinstance(value, str) else value
 
 
 class SignalInline(NoHandWriting, admin.TabularInline[Signal, Paper]):
@@ -497,8 +432,8 @@ class CandidateForm(MeanwhileForm[EditionPaper]):
         """Whether a page from before the freeze sends another value than it showed."""
         value = getattr(self.instance, name)
         stands = "" if value is None else str(value)
-        shown = _lines(self.data.get(self.add_initial_prefix(name), stands))
-        return bool(_lines(self.data.get(self.add_prefix(name), shown)) != shown)
+        shown = lines(self.data.get(self.add_initial_prefix(name), stands))
+        return bool(lines(self.data.get(self.add_prefix(name), shown)) != shown)
 
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean()
