@@ -43,6 +43,7 @@ from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
 from papers import boards, editions, harvesting, ingest, notes, paths  # noqa: F401  (paths registers <day:…>)
+from papers.about import source_name
 from papers.categories import CATEGORY_NAMES
 from papers.ingest import storable
 from papers.meanwhile import MeanwhileForm, lines
@@ -553,7 +554,7 @@ class SourceFilter(OfPapers):
     field = "sources"
 
     def label(self, value: str) -> str:
-        return dict(Source.choices).get(value, value)
+        return source_name(value)
 
 
 @admin.register(EditionPaper)

@@ -23,9 +23,10 @@ from django.utils.html import format_html, format_html_join
 from django.views.decorators.http import require_safe
 
 from papers import conditional
+from papers.about import source_name
 from papers.categories import CATEGORY_NAMES
 from papers.editions import shown
-from papers.models import Edition, EditionPaper, Paper, Source
+from papers.models import Edition, EditionPaper, Paper
 
 CONTENT_TYPE = "application/atom+xml; charset=utf-8"
 LONGEST, LONGEST_DAY = 100, 500  # entries; the best ones of a day stand first
@@ -148,8 +149,7 @@ def _summary(entry: Entry) -> str:
     lines += [paper.abstract or "The abstract is not known here."]
     places = [("Abstract", paper.abstract_page), ("PDF", paper.pdf_page), ("Code", paper.code_url)]
     links = [(iri_to_uri(url), name) for name, url in places if _of_the_web(url)]
-    labels = dict(Source.choices)
-    named = ", ".join(str(labels.get(source, source)) for source in paper.sources)
+    named = ", ".join(map(source_name, paper.sources))
     return "".join(
         [
             format_html_join("", "<p>{}</p>", ([line] for line in lines if line)),
